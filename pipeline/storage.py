@@ -1,0 +1,127 @@
+"""Where output lies: one small face over a local folder and any fsspec URL (s3://...).
+
+A write is whole or absent. Local files go to a temporary name, are synced and renamed; object
+stores make a put visible only when it is complete.
+"""
+
+import errno
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class StorageError(Exception):
+    """An output that cannot be read or written: one line with the place and the remedy."""
+
+
+def is_url(location: str) -> bool:
+    """`s3://bucket/x` is a URL; `C:x`, `a:b.mp4` and plain paths are not."""
+    return "://" in location
+
+
+class Store:
+    """A folder, local or remote. Paths are relative, with forward slashes."""
+
+    def __init__(self, location: str) -> None:
+        if location.startswith("file://"):
+            location = unquote(urlsplit(location).path)
+        self.location = location.rstrip("/") if is_url(location) else str(Path(location).absolute())
+        self.is_local = not is_url(location)
+        self._fs: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"location": self.location, "is_local": self.is_local, "_fs": None}
+
+    @property
+    def fs(self) -> Any:
+        """The fsspec file system, opened on first use (so that a Store travels to workers)."""
+        if self._fs is None:
+            self._fs, _ = fsspec.url_to_fs(self.location)
+        return self._fs
+
+    def full(self, path: str) -> str:
+        return f"{self.location}/{path}" if path else self.location
+
+    def exists(self, path: str) -> bool:
+        return bool(self.fs.exists(self.full(path)))
+
+    def read_bytes(self, path: str) -> bytes:
+        data: bytes = self.fs.cat_file(self.full(path))
+        return data
+
+    @contextmanager
+    def open_read(self, path: str) -> Iterator[IO[bytes]]:
+        with self.fs.open(self.full(path), "rb") as file:
+            yield file
+
+    def size(self, path: str) -> int:
+        return int(self.fs.size(self.full(path)))
+
+    def sha256(self, path: str) -> str:
+        """Hex digest of the content, read in blocks."""
+        digest = hashlib.sha256()
+        with self.open_read(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def list(self, path: str) -> list[str]:
+        """Names directly inside a folder, sorted, without temporary files. Absent: empty."""
+        self.fs.invalidate_cache()
+        if not self.exists(path):
+            return []
+        names = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.full(path), False))
+        return sorted(name for name in names if not name.endswith(TEMPORARY_SUFFIX))
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Replace or create the file, whole or not at all. Raises StorageError."""
+        with self.replacing(path) as temporary:
+            temporary.write_bytes(data)
+
+    @contextmanager
+    def replacing(self, path: str) -> Iterator[Path]:
+        """A local temporary path to fill; on success it becomes `path`, on error it is removed."""
+        target = Path(self.full(path)) if self.is_local else None
+        folder = target.parent if target else Path(os.environ.get("TMPDIR", "/tmp"))
+        temporary = folder / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if target is not None:
+                _sync(temporary)
+                os.replace(temporary, target)
+            else:
+                self.fs.put_file(str(temporary), self.full(path))
+        except OSError as error:
+            raise StorageError(_explain(error, self.full(path))) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def remove(self, path: str) -> None:
+        """Remove a file; an absent one is fine."""
+        try:
+            self.fs.rm_file(self.full(path))
+        except FileNotFoundError:
+            return
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _explain(error: OSError, place: str) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{place}: no space left; free some and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{place}: not writable ({error.strerror}); choose another --output"
+    return f"{place}: cannot be written: {error}"
