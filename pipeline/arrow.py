@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeAliasType, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import BaseModel
@@ -28,8 +28,10 @@ def schema_of(model: type[BaseModel]) -> pa.Schema:
 
 def score_schema(model: type[BaseModel]) -> pa.Schema:
     """`clip_id`, the status columns, then the score's fields, null where the stage failed."""
-    nullable = [field.with_nullable(True) for field in _fields(model)]
-    return pa.schema([pa.field("clip_id", pa.string(), nullable=False), *STATUS_FIELDS, *nullable])
+    score_fields = [field.with_nullable(True) for field in _fields(model)]
+    key = pa.field("clip_id", pa.string(), nullable=False)
+    fields: list[pa.Field[Any]] = [key, *STATUS_FIELDS, *score_fields]
+    return pa.schema(fields)
 
 
 def to_table(rows: Iterable[BaseModel | Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -42,8 +44,8 @@ def to_table(rows: Iterable[BaseModel | Mapping[str, Any]], schema: pa.Schema) -
     return pa.Table.from_pylist(plain, schema=schema)
 
 
-def _fields(model: type[BaseModel]) -> list[pa.Field]:
-    fields = []
+def _fields(model: type[BaseModel]) -> list["pa.Field[Any]"]:
+    fields: list[pa.Field[Any]] = []
     for name, info in model.model_fields.items():
         data_type, nullable = _arrow_type(info.annotation)
         fields.append(pa.field(name, data_type, nullable=nullable))
@@ -54,8 +56,6 @@ def _arrow_type(annotation: Any) -> tuple[pa.DataType, bool]:
     origin = get_origin(annotation)
     if origin is Annotated:
         return _arrow_type(get_args(annotation)[0])
-    if isinstance(annotation, TypeAliasType):
-        return _arrow_type(annotation.__value__)
     if origin in (Union, types.UnionType):
         inner = [arg for arg in get_args(annotation) if arg is not type(None)]
         kinds = {_arrow_type(arg)[0] for arg in inner}

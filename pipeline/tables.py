@@ -93,7 +93,7 @@ class Table:
 
     def done_items(self, column: str) -> set[str]:
         """The items that a finished part already holds."""
-        return set(pc.unique(self.read([column])[column]).to_pylist())
+        return {str(item) for item in pc.unique(self.read([column])[column]).to_pylist()}
 
     def discard_except(self, keys: Iterable[str]) -> None:
         """Remove finished parts that a companion table does not know (left by a kill)."""

@@ -10,7 +10,7 @@ from schemas.scores import Box, CameraMovement, ClipScores
 from schemas.source import MediaKind, Provenance
 from schemas.tier import Bucket, TierName
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 Count = Annotated[int, Field(ge=0)]
 
 
