@@ -92,6 +92,7 @@ class QualityScore(StrictModel):
 
     model_id: str
     niqe: NonNegative
+    learned: float | None = None  # a quality network's own scale; None without one
 
 
 class AestheticScore(StrictModel):
@@ -157,6 +158,7 @@ class OverlayScore(StrictModel):
     model_id: str
     overlays: tuple[Overlay, ...]
     area: Share
+    comparable: bool  # False: the picture moves too little to tell an overlay from the scene
     num_frames: Annotated[int, Field(ge=1)]
 
 
@@ -169,9 +171,13 @@ class SensitiveScore(StrictModel):
 
 
 class CropScore(StrictModel):
-    """The largest clean crop: without borders, subtitles and corner logos."""
+    """The largest clean crop: without borders, subtitles and corner logos.
 
-    box: Box
+    Where that would keep too little of the picture, only the borders are cut away and
+    `overlay_area` says what stays.
+    """
+
+    box: Box  # even pixels of the displayed picture
     kept_area: Share  # of the displayed picture
     text_mean_area: Share  # text left inside the crop, share of the crop
     text_max_area: Share
