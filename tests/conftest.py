@@ -5,12 +5,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
-
 import pytest
 
 MEDIA_VARIABLE = "REELSIEVE_MEDIA"
+
+
+def pytest_configure() -> None:
+    """Before any test module imports a numeric library."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 @pytest.fixture
