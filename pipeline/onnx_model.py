@@ -1,7 +1,7 @@
 """The only door to a network: an ONNX file whose hash, interface and kind are checked at load.
 
-Shipped weights are entries of `weights/weights.toml`; `path:FILE` loads a user's own export
-through the same interface (schemas/model_card.py).
+Shipped weights are entries of `weights/weights.toml`, named by the file without its suffix;
+`path:FILE` loads a user's own export through the same interface (schemas/model_card.py).
 """
 
 import hashlib
@@ -42,7 +42,7 @@ class WeightsEntry(StrictModel):
 
     file: str
     sha256: str
-    kind: ModelKind
+    kind: str  # a ModelKind for networks; tables of numbers have words of their own
     model_id: str
     source: str
     licence: str
@@ -60,9 +60,11 @@ class WeightsFile(StrictModel):
 
 @cache
 def shipped_weights() -> dict[str, WeightsEntry]:
-    """The entries of weights.toml by name."""
+    """The `[[weights]]` entries of weights.toml by name: the file name without its suffix."""
     with (WEIGHTS_FOLDER / "weights.toml").open("rb") as file:
-        return {name: WeightsEntry.model_validate(row) for name, row in tomllib.load(file).items()}
+        rows = tomllib.load(file).get("weights", [])
+    entries = [WeightsEntry.model_validate(row) for row in rows]
+    return {Path(entry.file).stem: entry for entry in entries}
 
 
 def locate_weights(name: str) -> WeightsFile:
