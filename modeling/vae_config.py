@@ -54,7 +54,7 @@ class VAEConfig(StrictModel):
         return self
 
     def stride_of_level(self, level: int) -> tuple[int, int, int]:
-        """(T, H, W) factor of the resampling after a level: space first, time in the last levels but one."""
+        """(T, H, W) factor of the resampling after a level: space first, time in the last ones."""
         last = len(self.block_out_channels) - 1
         halves_space = level < self.spatial_compression_ratio.bit_length() - 1
         temporal_levels = self.temporal_compression_ratio.bit_length() - 1

@@ -1,0 +1,30 @@
+"""Attention over token rows whose valid tokens come first.
+
+Shape suffixes: B batch, H heads, N tokens, E channels of a head.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Attention(Protocol):
+    """What a block calls. A parallel trainer may put its own in place (`set_attention`)."""
+
+    def __call__(
+        self, q_BHNE: Tensor, k_BHNE: Tensor, v_BHNE: Tensor, num_valid_B: Tensor | None
+    ) -> Tensor: ...
+
+
+def attend(q_BHNE: Tensor, k_BHNE: Tensor, v_BHNE: Tensor, num_valid_B: Tensor | None) -> Tensor:
+    """Full attention among the first `num_valid_B` tokens of each row; None: all are valid.
+
+    Without `num_valid_B` no mask tensor exists. The output at tokens beyond is meaningless.
+    """
+    if num_valid_B is None:
+        return F.scaled_dot_product_attention(q_BHNE, k_BHNE, v_BHNE)
+    position_N = torch.arange(k_BHNE.shape[2], device=k_BHNE.device)
+    key_mask = (position_N < num_valid_B[:, None])[:, None, None, :]
+    return F.scaled_dot_product_attention(q_BHNE, k_BHNE, v_BHNE, attn_mask=key_mask)
