@@ -1,0 +1,49 @@
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.parts import cut_into_parts
+
+Item = tuple[str, str]  # group, id
+
+
+def _keys(items: list[Item], max_items: int, max_group_items: int) -> list[tuple[str, set[str]]]:
+    parts = cut_into_parts(
+        items,
+        item_id=lambda item: item[1],
+        group=lambda item: item[0],
+        max_items=max_items,
+        max_group_items=max_group_items,
+    )
+    return [(part.key, {item[1] for item in part.items}) for part in parts]
+
+
+_ITEMS = st.lists(
+    st.tuples(st.sampled_from("abcdef"), st.integers(0, 10_000).map(str)),
+    unique_by=lambda item: item[1],
+    max_size=60,
+)
+
+
+@given(items=_ITEMS, max_items=st.integers(1, 9), max_group_items=st.integers(1, 20))
+def test_every_item_is_in_exactly_one_part_whatever_the_order(
+    items: list[Item], max_items: int, max_group_items: int
+) -> None:
+    parts = _keys(items, max_items, max_group_items)
+    assert sum(len(ids) for _, ids in parts) == len(items)
+    assert set().union(*(ids for _, ids in parts)) == {item[1] for item in items}
+    assert all(len(ids) <= max(max_items, max_group_items) for _, ids in parts)
+    shuffled = random.Random(0).sample(items, len(items))
+    assert _keys(shuffled, max_items, max_group_items) == parts
+
+
+def test_a_group_that_fits_stays_together_and_small_groups_share_a_part() -> None:
+    items = [("a", "1"), ("a", "2"), ("b", "3"), ("c", "4"), ("c", "5"), ("c", "6")]
+    assert [ids for _, ids in _keys(items, 3, 3)] == [{"1", "2", "3"}, {"4", "5", "6"}]
+
+
+def test_an_item_planned_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="'1' was planned twice"):
+        cut_into_parts(["1", "1"], item_id=str, max_items=4)
