@@ -111,7 +111,7 @@ DIT_CONFIGS: dict[str, DiTConfig] = {
     ),
     "50m": _sized(num_heads=3, num_layers=4),
     "340m": _sized(num_heads=6, num_layers=8),
-    "1.3b": _sized(num_heads=10, num_layers=12),
+    "1.3b": _sized(num_heads=12, num_layers=8),
     "hunyuan": DiTConfig(),
     "hunyuan-undistilled": DiTConfig(guidance_embeds=False),
 }
