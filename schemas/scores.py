@@ -29,6 +29,9 @@ CameraMovement = Literal[
     "static_shot",
     "handheld_shot",
 ]
+OverlayKind = Literal[
+    "corner_logo", "watermark", "subtitle", "banner", "picture_in_picture", "unknown"
+]
 
 
 class Box(StrictModel):
@@ -146,7 +149,7 @@ class TextScore(StrictModel):
 class Overlay(StrictModel):
     """Something laid over the picture that does not move with it."""
 
-    kind: Literal["corner_logo", "watermark", "subtitle", "banner", "picture_in_picture", "unknown"]
+    kind: OverlayKind
     box: Box
     presence: Share
     confidence: Share
