@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from pipeline.stage import Resources
 from schemas.status import Failure
@@ -49,12 +50,52 @@ class WorkerSpec:
     num_workers: int | None = None  # None: as many as the cluster's share allows
 
 
+def unknown_part(part: Part) -> PartReport | None:
+    """For passes that cannot tell whether a part is already on disk."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One pass of the walk. `record_failure` writes the failed row of a part of one item."""
+    """One pass of the walk. `record_failure` writes the failed row of a part of one item.
+
+    `find_report` tells what a part that is already on disk holds, None for one that is not. A
+    worker may be lost between its last write and its answer; without this its part would be split
+    and its items written a second time under other keys.
+    """
 
     name: str
     parts: Sequence[Part]
     workers: tuple[WorkerSpec, ...]
     record_failure: Callable[[Part, Failure], PartReport]
     item_timeout_s: float
+    find_report: Callable[[Part], PartReport | None] = unknown_part
+
+
+@dataclass(frozen=True, slots=True)
+class PassReport:
+    """What became of a pass; `reasons` counts failed rows by error_class."""
+
+    name: str
+    num_ok: int
+    num_failed: int
+    seconds: float
+    reasons: Mapping[str, int]
+    num_retries: int = 0  # tries beyond the first: lost workers, timeouts, exceptions
+    num_workers: tuple[int, ...] = ()  # per worker of the chain
+
+
+class Engine(Protocol):
+    """Runs passes one after the other. Leaving the context frees what it holds."""
+
+    def run(self, pass_: Pass) -> PassReport:
+        """Work on every part. Raises EngineError, or StorageError where output fails."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
