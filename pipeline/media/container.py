@@ -7,7 +7,7 @@ file ever followed. Damage raises: no concealed picture is ever passed on as a g
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,11 +54,17 @@ class Budget:
             self.spent_s += time.perf_counter() - start_s
 
 
-def open_container(path: Path, uri: str, format: Format, limits: MediaLimits) -> InputContainer:
+def open_container(
+    path: Path, uri: str, format: Format, limits: MediaLimits, *, max_pixels: int
+) -> InputContainer:
     """Raises MediaError `broken_container` or `too_many_streams`."""
     # The prefix keeps names such as `a:b.mp4` and `-` from being read as protocols.
     name = "file:" + os.path.abspath(path)
-    options = {"protocol_whitelist": "file", "max_streams": str(limits.max_streams)}
+    options = {
+        "protocol_whitelist": "file",
+        "max_streams": str(limits.max_streams),
+        "max_pixels": str(max_pixels),  # for the pictures that are decoded while opening
+    }
     try:
         container = av.open(
             name, "r", format=format.demuxer, options=options, metadata_errors="replace"
@@ -84,6 +90,8 @@ def select_video_stream(container: InputContainer, uri: str, max_pixels: int) ->
     if not streams:
         kinds = sorted({stream.type for stream in container.streams})
         raise MediaError("no_video_stream", f"{uri}: no video stream, only {kinds}")
+    if any(Disposition(s.disposition) & Disposition.dependent for s in streams):
+        raise MediaError("unsupported_codec", f"{uri}: a picture made of {len(streams)} tiles")
     stream = streams[0]
     if stream.codec_context is None:
         raise MediaError("unsupported_codec", f"{uri}: no decoder for stream {stream.index}")
@@ -104,7 +112,7 @@ def check_pixels(width: int, height: int, uri: str, max_pixels: int) -> None:
 
 def decode(
     container: InputContainer, stream: VideoStream, uri: str, budget: Budget
-) -> Iterator[VideoFrame]:
+) -> Generator[VideoFrame]:
     """All frames from the present position, in display order.
 
     What cannot be decoded before the first good frame is skipped (a recording that starts in the

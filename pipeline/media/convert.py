@@ -9,18 +9,27 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from pipeline.media.orientation import Orientation, from_display_matrix
+from pipeline.media.orientation import UPRIGHT, Orientation, from_display_matrix
 
-PixelFormat = Literal["rgb24", "bgr24", "gray"]
+PixelFormat = Literal["rgb24", "bgr24", "gray", "rgba"]
 _UNSPECIFIED_COLORSPACE = 2  # AVCOL_SPC_UNSPECIFIED
+# Counter-clockwise degrees, as the binding reports them.
+_TURNS = {
+    90: Orientation(is_transposed=True, mirror_y=True),
+    180: Orientation(mirror_x=True, mirror_y=True),
+    270: Orientation(is_transposed=True, mirror_x=True),
+}
 _MAX_SD_HEIGHT = 576  # taller pictures without a stated matrix are BT.709 by convention
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:
     """From the display matrix (EXIF orientation for images); upright when there is none."""
-    side_data = cast(SideDataContainer, frame.side_data)  # what it is; the stub says less
+    try:
+        side_data = cast(SideDataContainer, frame.side_data)
+    except ValueError:  # the binding knows no name for newer kinds of side data, such as EXIF
+        return _TURNS.get(frame.rotation % 360, UPRIGHT)
     if SideDataType.DISPLAYMATRIX not in side_data:
-        return Orientation()
+        return UPRIGHT
     matrix = side_data[SideDataType.DISPLAYMATRIX]
     return from_display_matrix(np.frombuffer(bytes(matrix), dtype=np.int32))
 

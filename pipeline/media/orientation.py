@@ -39,6 +39,9 @@ class Orientation:
         return np.ascontiguousarray(image)
 
 
+UPRIGHT = Orientation()
+
+
 def from_display_matrix(matrix: NDArray[np.int32]) -> Orientation:
     """A 3 x 3 matrix (9 values) as ISO/IEC 14496-12 stores it: x' = a x + c y, y' = b x + d y.
 

@@ -11,9 +11,10 @@ from schemas.source import MediaKind
 
 HEAD_BYTES = 4096
 _MOV_ATOMS = {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"uuid"}
-_IMAGE_BRANDS = {b"avif"}
+_IMAGE_BRANDS = {b"avif", b"heic", b"heix", b"mif1"}
 _PLAYLIST_STARTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"<SmoothStreamingMedia", b"v=0")
 _PLAYLIST_WORDS = (b"<MPD", b"<SmoothStreamingMedia", b"<manifest", b"<smil")
+_WEBP_ANIMATION = 0x02  # flag of the extended header
 _TS_SYNC = 0x47
 _TS_PACKET_BYTES = (188, 192, 204)  # plain, with a time code before it, with error correction
 _ASF_GUID = bytes.fromhex("3026b2758e66cf11")
@@ -33,7 +34,7 @@ def sniff(head: bytes, uri: str) -> Format:
         raise MediaError("empty_file", f"{uri}: 0 bytes")
     if _is_playlist(head):
         raise MediaError("playlist_refused", f"{uri}: names other media, which is never followed")
-    demuxer = _image_demuxer(head)
+    demuxer = _image_demuxer(head, uri)
     if demuxer is not None:
         return Format(demuxer, "image")
     demuxer = _video_demuxer(head)
@@ -49,20 +50,20 @@ def _is_playlist(head: bytes) -> bool:
     return start.startswith(_PLAYLIST_STARTS)
 
 
-def _image_demuxer(head: bytes) -> str | None:
+def _image_demuxer(head: bytes, uri: str) -> str | None:
     if head.startswith(b"\xff\xd8\xff"):
         return "jpeg_pipe"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         # acTL before the first IDAT makes it an animation; such a chunk lies within the head.
         return None if b"acTL" in head.partition(b"IDAT")[0] else "png_pipe"
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        if head[12:16] == b"VP8X" and head[20] & _WEBP_ANIMATION:
+            raise MediaError("unsupported_codec", f"{uri}: animated WebP cannot be decoded")
         return "webp_pipe"
     if head[4:8] == b"ftyp" and head[8:12] in _IMAGE_BRANDS:
         return "mov"
     if head.startswith(b"BM") and head[6:10] == b"\0\0\0\0":
         return "bmp_pipe"
-    if head.startswith((b"II*\0", b"MM\0*")):
-        return "tiff_pipe"
     return None
 
 

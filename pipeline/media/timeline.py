@@ -5,7 +5,7 @@ stores none follows the one before it at the nominal rate; one that does not lie
 predecessor is put a microsecond after it, so that times always increase.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,7 +55,9 @@ class Timeline:
         self._format = format
         self._pending: tuple[float, VideoFrame] | None = None
         self._previous_s: float | None = None
-        self.container = open_container(path, uri, format, limits)
+        self.container = open_container(
+            path, uri, format, limits, max_pixels=limits.max_video_pixels
+        )
         try:
             self.stream = select_video_stream(self.container, uri, limits.max_video_pixels)
             self._check_duration(stated_duration_s(self.container, self.stream))
@@ -70,7 +72,7 @@ class Timeline:
         self._frames = self._timed()
 
     def close(self) -> None:
-        self._frames.close()  # type: ignore[attr-defined]
+        self._frames.close()
         self._pending = None
         self.container.close()
 
@@ -138,7 +140,7 @@ class Timeline:
                 return True
         return False
 
-    def _timed(self) -> Iterator[tuple[float, VideoFrame]]:
+    def _timed(self) -> Generator[tuple[float, VideoFrame]]:
         for frame in decode(self.container, self.stream, self.uri, self._budget):
             time_s = self._time_of(frame)
             self._check_duration(time_s)

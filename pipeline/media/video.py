@@ -202,8 +202,11 @@ class VideoReader:
         return self._timeline
 
     def _packet_times_s(self) -> list[float]:
-        with open_container(self._path, self.uri, self._format, self._limits) as container:
-            stream = select_video_stream(container, self.uri, self._limits.max_video_pixels)
+        max_pixels = self._limits.max_video_pixels
+        with open_container(
+            self._path, self.uri, self._format, self._limits, max_pixels=max_pixels
+        ) as container:
+            stream = select_video_stream(container, self.uri, max_pixels)
             return packet_times_s(container, stream)
 
     def _open_timeline(self) -> Timeline:
