@@ -1,0 +1,112 @@
+"""Every knob of the scorers, with its unit and limit. Thresholds of the tiers are not here."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.base import StrictModel
+
+WeightsName = Annotated[str, Field(min_length=1)]  # a shipped name or path:FILE
+
+
+class SamplingConfig(StrictModel):
+    """What one decode of the sample window keeps of it."""
+
+    flow_dt_s: Annotated[float, Field(gt=0, le=1)] = 0.125
+    flow_short_side: Annotated[int, Field(ge=64, le=720)] = 256
+    num_key_frames: Annotated[int, Field(ge=2, le=24)] = 8
+    key_long_side: Annotated[int, Field(ge=224, le=1920)] = 960
+    num_native_frames: Annotated[int, Field(ge=1, le=8)] = 5
+    max_native_bytes: Annotated[int, Field(ge=1 << 20)] = 48 << 20  # of the native frames together
+
+
+class FlowConfig(StrictModel):
+    """Optical flow. `model`: a network of kind `flow` instead of OpenCV's DIS."""
+
+    preset: Literal["ultrafast", "fast", "medium"] = "fast"
+    model: WeightsName | None = None
+    cell_px: Annotated[int, Field(ge=4, le=64)] = 16
+    min_texture: Annotated[float, Field(ge=0)] = 1.5  # mean gradient of a cell, 8-bit levels/px
+    inlier_px: Annotated[float, Field(gt=0)] = 0.4
+
+
+class CameraConfig(StrictModel):
+    """Where the camera classes begin (percent of the diagonal)."""
+
+    static_speed: Annotated[float, Field(gt=0)] = 0.3  # percent/s below which nothing is directed
+    static_jitter: Annotated[float, Field(gt=0)] = 0.06
+    handheld_jitter: Annotated[float, Field(gt=0)] = 0.15
+    handheld_coherence: Annotated[float, Field(gt=0, le=1)] = 0.4
+    dominant_share: Annotated[float, Field(gt=0.5, le=1)] = 0.6  # below: mixed, no class
+    min_inlier_share: Annotated[float, Field(ge=0, le=1)] = 0.3
+
+
+class ClarityConfig(StrictModel):
+    """Sharpness is compared at this short side; smaller pictures are never enlarged."""
+
+    short_side: Annotated[int, Field(ge=128)] = 540
+
+
+class QualityConfig(StrictModel):
+    """NIQE always; `model`: a network of kind `quality` beside it (such as a DOVER export)."""
+
+    num_frames: Annotated[int, Field(ge=1, le=8)] = 2
+    max_short_side: Annotated[int, Field(ge=192)] = 720  # larger pictures are reduced to it
+    model: WeightsName | None = None
+
+
+class TextConfig(StrictModel):
+    """Text detection: a few small frames first, more and larger ones where text was seen."""
+
+    backend: Literal["rapidocr", "paddleocr"] = "rapidocr"
+    num_scan_frames: Annotated[int, Field(ge=1, le=24)] = 3
+    scan_long_side: Annotated[int, Field(ge=160, le=1920)] = 512
+    num_follow_frames: Annotated[int, Field(ge=1, le=24)] = 6
+    follow_long_side: Annotated[int, Field(ge=160, le=1920)] = 640
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
+
+
+class BordersConfig(StrictModel):
+    """Bars: even rows or columns at the edge that stay as they are while the picture changes."""
+
+    max_dark_luma: Annotated[int, Field(ge=16, le=64)] = 24
+    min_clip_luma: Annotated[float, Field(ge=0)] = 12.0  # darker clips are left alone
+    max_bar_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.45  # of the side's length, per bar
+
+
+class OverlaysConfig(StrictModel):
+    """Overlays by the median gradient; `model`: a detector of kind `overlay` instead."""
+
+    num_frames: Annotated[int, Field(ge=4, le=64)] = 16
+    min_gradient: Annotated[float, Field(gt=0)] = 4.0  # 8-bit levels per pixel
+    min_temporal_sd: Annotated[float, Field(ge=0)] = 6.0  # 8-bit levels; below: too still to tell
+    corner_share: Annotated[float, Field(gt=0, le=0.5)] = 0.28  # of each side
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    model: WeightsName | None = None
+
+
+class SensitiveConfig(StrictModel):
+    num_frames: Annotated[int, Field(ge=1, le=24)] = 4
+
+
+class CropConfig(StrictModel):
+    """Obstacles are cut away as long as this much of the displayed picture stays."""
+
+    min_kept_area: Annotated[float, Field(gt=0, le=1)] = 0.6
+    padding: Annotated[float, Field(ge=0, le=0.05)] = 0.005  # around subtitles and logos
+    min_aspect: Annotated[float, Field(gt=0)] = 9 / 21
+    max_aspect: Annotated[float, Field(gt=0)] = 21 / 9
+
+
+class ScoreConfig(StrictModel):
+    sampling: SamplingConfig = SamplingConfig()
+    flow: FlowConfig = FlowConfig()
+    camera: CameraConfig = CameraConfig()
+    clarity: ClarityConfig = ClarityConfig()
+    quality: QualityConfig = QualityConfig()
+    text: TextConfig = TextConfig()
+    borders: BordersConfig = BordersConfig()
+    overlays: OverlaysConfig = OverlaysConfig()
+    sensitive: SensitiveConfig = SensitiveConfig()
+    crop: CropConfig = CropConfig()
+    clips_per_part: Annotated[int, Field(ge=1, le=1024)] = 32

@@ -1,0 +1,98 @@
+"""Natural-scene statistics of picture patches: the 36 features of NIQE.
+
+Luma is normalized by its local mean and deviation (MSCN coefficients); a generalized Gaussian is
+fitted to them and an asymmetric one to the products of neighbors in four directions, at full and
+at half scale. Mittal, Moorthy and Bovik (BRISQUE, 2012); moment matching after Lasmar et al. 2009.
+"""
+
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gamma
+
+FloatArray = NDArray[np.float64]
+
+_WINDOW_PX = 7
+_WINDOW_SIGMA_PX = 7 / 6
+_NEIGHBORS = ((0, 1), (1, 0), (1, 1), (1, -1))  # rows, columns
+# Half size as a bicubic kernel stretched over the reduction sees it (a = -0.5, distances in
+# half-size pixels); symmetric, eight taps.
+_HALF_TAPS = (0.25, 0.75, 1.25, 1.75)
+
+
+def patch_features(luma_HW: FloatArray, patch_px: int) -> FloatArray:
+    """N x 36, one row per whole patch of the picture; NaN where a patch is perfectly flat."""
+    full = _scale_features(luma_HW, patch_px)
+    return np.concatenate([full, _scale_features(_halved(luma_HW), patch_px // 2)], axis=1)
+
+
+def _scale_features(luma_HW: FloatArray, patch_px: int) -> FloatArray:
+    rows = luma_HW.shape[0] // patch_px
+    columns = luma_HW.shape[1] // patch_px
+    mscn = _normalized(luma_HW)[: rows * patch_px, : columns * patch_px]
+    patches = mscn.reshape(rows, patch_px, columns, patch_px).swapaxes(1, 2)
+    patches = patches.reshape(rows * columns, patch_px, patch_px)
+    shape, left, right, _ = _asymmetric_fit(patches)
+    features = [shape, (left + right) / 2]
+    for down, aside in _NEIGHBORS:
+        products = patches * np.roll(patches, (down, aside), axis=(1, 2))
+        shape, left, right, mean = _asymmetric_fit(products)
+        features += [shape, mean, left, right]
+    return np.stack(features, axis=1)
+
+
+def _normalized(luma_HW: FloatArray) -> FloatArray:
+    size = (_WINDOW_PX, _WINDOW_PX)
+    mean = cv2.GaussianBlur(luma_HW, size, _WINDOW_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    square = cv2.GaussianBlur(luma_HW**2, size, _WINDOW_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    deviation = np.sqrt(np.abs(square - mean**2))
+    return np.asarray((luma_HW - mean) / (deviation + 1.0))
+
+
+def _asymmetric_fit(
+    values_NHW: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Shape, left and right scale, and mean of an asymmetric generalized Gaussian per patch."""
+    values = values_NHW.reshape(len(values_NHW), -1)
+    square = values**2
+    is_left = values < 0
+    num_left = is_left.sum(axis=1)
+    left_sum = np.where(is_left, square, 0.0).sum(axis=1)
+    right_sum = square.sum(axis=1) - left_sum
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left_sd = np.sqrt(left_sum / num_left)
+        right_sd = np.sqrt(right_sum / (values.shape[1] - num_left))
+        ratio = left_sd / right_sd
+        moment = np.abs(values).mean(axis=1) ** 2 / square.mean(axis=1)
+        wanted = moment * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
+    shapes, moments = _shape_table()
+    above = np.clip(np.searchsorted(moments, wanted), 1, len(moments) - 1)
+    nearest = above - (wanted - moments[above - 1] < moments[above] - wanted)
+    shape = np.where(np.isfinite(wanted), shapes[nearest], np.nan)
+    to_scale = np.sqrt(gamma(1 / shape) / gamma(3 / shape))
+    left, right = left_sd * to_scale, right_sd * to_scale
+    mean = (right - left) * gamma(2 / shape) / gamma(1 / shape)
+    return shape, left, right, mean
+
+
+@cache
+def _shape_table() -> tuple[FloatArray, FloatArray]:
+    """Shapes 0.2 to 10 and the moment ratio (E|x|)^2 / E x^2 of each, which grows with them."""
+    shapes = np.arange(0.2, 10.0005, 0.001)
+    return shapes, gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))
+
+
+def _halved(luma_HW: FloatArray) -> FloatArray:
+    distances = np.array(_HALF_TAPS)
+    near = 1.5 * distances**3 - 2.5 * distances**2 + 1
+    far = -0.5 * distances**3 + 2.5 * distances**2 - 4 * distances + 2
+    taps = np.where(distances <= 1, near, far)
+    kernel = np.concatenate([taps[::-1], taps])
+    kernel /= kernel.sum()
+    # The output pixel lies between two input pixels: anchor on the left one.
+    filtered = cv2.sepFilter2D(
+        luma_HW, cv2.CV_64F, kernel, kernel, anchor=(3, 3), borderType=cv2.BORDER_REFLECT
+    )
+    return np.asarray(filtered[: luma_HW.shape[0] // 2 * 2 : 2, : luma_HW.shape[1] // 2 * 2 : 2])

@@ -1,0 +1,174 @@
+"""Overlays that rest on a moving picture: logos and watermarks.
+
+The median over time of the picture's gradient keeps what always stands at the same place and
+loses what moves (Dekel et al., "On the effectiveness of visible watermarks", CVPR 2017). A
+picture that does not move keeps everything, so there nothing is claimed. A detector of kind
+`overlay` may take its place: outputs `boxes` N x K x 4 (left, top, right, bottom in shares),
+`scores` N x K and `classes` N x K, indices into OVERLAY_KINDS.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.onnx_model import OnnxModel
+from pipeline.score.config import OverlaysConfig
+from pipeline.score.sampler import Clip, evenly
+from pipeline.stage import Resources
+from schemas.base import StrictModel
+from schemas.scores import Box, Overlay, OverlayKind, OverlayScore
+from schemas.status import Failure
+
+MODEL_ID = "median-gradient-1"
+OVERLAY_KINDS: tuple[OverlayKind, ...] = get_args(OverlayKind)
+_JOIN_SHARE = 0.02  # of the short side: parts nearer than this are one overlay
+_MIN_AREA = 2e-4  # of the picture
+_MAX_AREA = 0.06
+_MAX_PERSISTENT_SHARE = 0.06  # of all pixels; more of it is a resting picture
+_STEADY_SHARE = 0.8  # of the frames in which an overlay's edges must have the median's direction
+
+
+class OverlaysStage:
+    name: ClassVar[str] = "overlays"
+    version: ClassVar[int] = 1
+    resources: ClassVar[Resources] = Resources()
+    result: ClassVar[type[StrictModel]] = OverlayScore
+
+    def __init__(self, config: OverlaysConfig) -> None:
+        self._config = config
+        self._network: OnnxModel | None = None
+
+    def setup(self) -> None:
+        cv2.setNumThreads(1)
+        if self._config.model is not None:
+            self._network = OnnxModel(self._config.model, kind="overlay")
+
+    def process(self, clips: Sequence[Clip]) -> list[OverlayScore | Failure]:
+        return [self._score(clip) for clip in clips]
+
+    def _score(self, clip: Clip) -> OverlayScore:
+        if self._network is not None:
+            return self._detected(clip, self._network)
+        index = evenly(len(clip.luma_THW), self._config.num_frames)
+        frames = clip.luma_THW[index]
+        found = resting_overlays(frames, self._config)
+        overlays = found or ()
+        return OverlayScore(
+            model_id=MODEL_ID,
+            overlays=tuple(overlays),
+            area=min(1.0, sum(overlay.box.area for overlay in overlays)),
+            comparable=found is not None,
+            num_frames=len(frames),
+        )
+
+    def _detected(self, clip: Clip, network: OnnxModel) -> OverlayScore:
+        """Detections per key frame, linked by overlap with the frame before."""
+        frames = clip.network_frames(network.card)[0]
+        hits: list[tuple[int, Box, float]] = []
+        for frame in frames:
+            outputs = network.run(frame[None, None])
+            for box, score, kind in zip(
+                outputs["boxes"][0], outputs["scores"][0], outputs["classes"][0], strict=True
+            ):
+                left, top, right, bottom = (float(v) for v in np.clip(box, 0.0, 1.0))
+                if score >= self._config.min_confidence and right > left and bottom > top:
+                    hits.append((int(kind), Box(left=left, top=top, right=right, bottom=bottom),
+                                 float(score)))  # fmt: skip
+        overlays = _linked(hits, len(frames))
+        return OverlayScore(
+            model_id=network.card.model_id,
+            overlays=overlays,
+            area=min(1.0, sum(overlay.box.area for overlay in overlays)),
+            comparable=True,
+            num_frames=len(frames),
+        )
+
+
+def resting_overlays(luma_THW: NDArray[np.uint8], config: OverlaysConfig) -> list[Overlay] | None:
+    """None where the picture moves too little to tell."""
+    if len(luma_THW) < config.num_frames // 2:
+        return None
+    deviation = luma_THW.std(axis=0, dtype=np.float32)
+    if float(np.median(deviation)) < config.min_temporal_sd:
+        return None
+    dx = np.stack([cv2.Scharr(frame, cv2.CV_16S, 1, 0) for frame in luma_THW])
+    dy = np.stack([cv2.Scharr(frame, cv2.CV_16S, 0, 1) for frame in luma_THW])
+    middle = np.stack([np.median(dx, axis=0), np.median(dy, axis=0)]) / 32.0
+    strength = np.linalg.norm(middle, axis=0)
+    along = (dx * middle[0] + dy * middle[1]) / 32.0 / np.maximum(strength, 1e-6)
+    # Chance keeps some strength in the median; a real edge is there in nearly all frames.
+    steady = (along >= 0.5 * strength).mean(axis=0) >= _STEADY_SHARE
+    persistent = (strength >= config.min_gradient) & steady
+    if persistent.mean() > _MAX_PERSISTENT_SHARE:
+        return None
+    return _components(persistent.astype(np.uint8), strength, config)
+
+
+def _components(
+    mask_HW: NDArray[np.uint8], strength_HW: NDArray[np.float64], config: OverlaysConfig
+) -> list[Overlay]:
+    height, width = mask_HW.shape
+    reach = max(1, round(_JOIN_SHARE * min(height, width)))
+    joined = cv2.dilate(mask_HW, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    count, labels = cv2.connectedComponents(joined)
+    overlays = []
+    for label in range(1, count):
+        rows, columns = np.nonzero((labels == label) & (mask_HW > 0))
+        top, bottom = int(rows.min()), int(rows.max()) + 1
+        left, right = int(columns.min()), int(columns.max()) + 1
+        area = (bottom - top) * (right - left) / (height * width)
+        # A logo has edges all over its box; a lone long line is scenery or a bar's edge.
+        is_patch = min(bottom - top, right - left) >= 3 and len(rows) >= 12
+        if not is_patch or not _MIN_AREA <= area <= _MAX_AREA:
+            continue
+        box = Box(left=left / width, top=top / height, right=right / width, bottom=bottom / height)
+        excess = float(strength_HW[rows, columns].mean()) / config.min_gradient
+        overlays.append(
+            Overlay(
+                kind="corner_logo" if in_corner(box, config.corner_share) else "watermark",
+                box=box,
+                presence=1.0,
+                confidence=min(1.0, excess / 3.0),
+            )
+        )
+    overlays = [o for o in overlays if o.confidence >= config.min_confidence]
+    return sorted(overlays, key=lambda o: (o.box.top, o.box.left))
+
+
+def in_corner(box: Box, corner_share: float) -> bool:
+    """Whether a box lies wholly in one of the four corners of the picture."""
+    is_aside = box.right <= corner_share or box.left >= 1 - corner_share
+    return is_aside and (box.bottom <= corner_share or box.top >= 1 - corner_share)
+
+
+def _linked(hits: Sequence[tuple[int, Box, float]], num_frames: int) -> tuple[Overlay, ...]:
+    groups: list[list[tuple[int, Box, float]]] = []
+    for hit in hits:
+        same = [g for g in groups if g[0][0] == hit[0] and _iou(g[-1][1], hit[1]) >= 0.5]
+        if same:
+            same[0].append(hit)
+        else:
+            groups.append([hit])
+    return tuple(
+        Overlay(
+            kind=OVERLAY_KINDS[group[0][0]],
+            box=Box(
+                left=min(box.left for _, box, _ in group),
+                top=min(box.top for _, box, _ in group),
+                right=max(box.right for _, box, _ in group),
+                bottom=max(box.bottom for _, box, _ in group),
+            ),
+            presence=min(1.0, len(group) / num_frames),
+            confidence=float(np.clip(np.mean([score for *_, score in group]), 0.0, 1.0)),
+        )
+        for group in groups
+    )
+
+
+def _iou(a: Box, b: Box) -> float:
+    width = max(0.0, min(a.right, b.right) - max(a.left, b.left))
+    shared = width * max(0.0, min(a.bottom, b.bottom) - max(a.top, b.top))
+    return shared / max(a.area + b.area - shared, 1e-9)

