@@ -43,6 +43,14 @@ class Bucket(StrictModel):
         return cls(num_frames=num_frames, height=height, width=width)
 
 
+class ApprovalRow(StrictModel):
+    """One row of the `approvals` table: a person looked at the clip and said yes or no."""
+
+    clip_id: str
+    approved: bool
+    reviewer: str | None = None
+
+
 def parse_tier(text: str) -> TierName:
     """`3` and `tier-3` are the same tier. Raises ValueError with the allowed names."""
     name = f"tier-{text}" if text.isdigit() else text
