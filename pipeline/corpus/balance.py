@@ -31,7 +31,8 @@ def balance_weights(cluster_N: NDArray[np.int64], config: BalanceConfig) -> Floa
 def cap_weights(counts: NDArray[np.int64], cap_quantile: float) -> Float64:
     """min(1, t / n) per cluster, t being that quantile of the cluster sizes."""
     cap = np.quantile(counts, cap_quantile)
-    return np.asarray(np.minimum(1.0, cap / counts), dtype=np.float64)
+    weights: Float64 = np.minimum(1.0, float(cap) / counts.astype(np.float64))
+    return weights
 
 
 def _scaled_to_mean_one(raw_N: Float64, lowest: float, highest: float) -> Float64:
@@ -43,4 +44,5 @@ def _scaled_to_mean_one(raw_N: Float64, lowest: float, highest: float) -> Float6
             below = middle
         else:
             above = middle
-    return np.clip(above * raw_N, lowest, highest)
+    scaled: Float64 = np.clip(above * raw_N, lowest, highest)
+    return scaled

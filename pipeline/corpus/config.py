@@ -21,7 +21,7 @@ class DuplicateConfig(StrictModel):
     max_exact_clips: Annotated[int, Field(ge=0)] = 2_000_000
     clips_per_partition: Annotated[int, Field(ge=1)] = 2000
     num_probes: Annotated[int, Field(ge=1, le=1024)] = 8
-    block_size: Annotated[int, Field(ge=1)] = 4096  # clips compared at once; memory, not results
+    block_size: Annotated[int, Field(ge=1)] = 2048  # clips compared at once; memory, not results
 
 
 class ClusterConfig(StrictModel):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.corpus.config import DuplicateConfig
-from pipeline.corpus.kept_index import ExactIndex, KeptIndex, PartitionedIndex
+from pipeline.corpus.kept_index import ExactIndex, GpuIndex, KeptIndex, PartitionedIndex
 
 # Above the error of a float32 dot product of unit vectors with a few thousand dimensions.
 _SEARCH_MARGIN = 1e-4
@@ -122,7 +122,7 @@ def _index_for(
     device: Literal["cpu", "cuda"],
 ) -> KeptIndex:
     if len(positions) <= config.max_exact_clips:
-        return ExactIndex(vectors_ND, device=device)
+        return GpuIndex(vectors_ND) if device == "cuda" else ExactIndex(vectors_ND)
     return PartitionedIndex(
         vectors_ND,
         clips_per_partition=config.clips_per_partition,

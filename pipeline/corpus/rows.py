@@ -10,7 +10,7 @@ from pipeline.corpus.balance import balance_weights
 from pipeline.corpus.clusters import Clusters, cluster_clips
 from pipeline.corpus.config import CorpusConfig
 from pipeline.corpus.near_duplicates import Duplicates, find_near_duplicates
-from pipeline.corpus.threads import faiss_threads
+from pipeline.corpus.threads import math_threads
 from schemas.corpus import CorpusRow
 
 _MAX_NORM_ERROR = 1e-3
@@ -69,7 +69,7 @@ def build_corpus(
     group_N = np.asarray(groups if groups is not None else [""] * num_clips)[order]
     comparable_N = np.ones(num_clips, bool) if is_comparable is None else np.asarray(is_comparable)
     comparable_N = comparable_N[order]
-    with faiss_threads(config.num_threads):
+    with math_threads(config.num_threads):
         duplicates = _duplicates(vectors_ND, quality_NK, group_N, comparable_N, config)
         kept = np.flatnonzero(duplicates.duplicate_of_N < 0)
         clusters = cluster_clips(vectors_ND[kept], config.clusters, device=config.device)
