@@ -62,7 +62,6 @@ def open_container(
     name = "file:" + os.path.abspath(path)
     options = {
         "protocol_whitelist": "file",
-        "max_streams": str(limits.max_streams),
         "max_pixels": str(max_pixels),  # for the pictures that are decoded while opening
     }
     try:
@@ -146,17 +145,25 @@ def decode(
 
 def stated_duration_s(container: InputContainer, stream: VideoStream) -> float | None:
     """Duration of the video as the container states it, or None."""
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+    time_base = stream.time_base
+    if stream.duration is not None and time_base is not None:
+        return float(stream.duration * time_base)
+    stated_s: float | None = None
     if (text := stream.metadata.get("DURATION")) is not None:  # Matroska, per stream
-        try:
-            hours, minutes, seconds = (float(part) for part in text.split(":"))
-        except ValueError:
-            return None
-        return hours * 3600 + minutes * 60 + seconds
-    if container.duration is not None and len(container.streams) == 1:
-        return container.duration / av.time_base
-    return None
+        stated_s = _parse_clock(text)
+    elif container.duration is not None and len(container.streams) == 1:
+        stated_s = container.duration / av.time_base
+    if stated_s is not None and container.format.name == "matroska" and time_base is not None:
+        stated_s -= float((stream.start_time or 0) * time_base)  # stated from time zero on
+    return None if stated_s is None else max(0.0, stated_s)
+
+
+def _parse_clock(text: str) -> float | None:
+    try:
+        hours, minutes, seconds = (float(part) for part in text.split(":"))
+    except ValueError:
+        return None
+    return hours * 3600 + minutes * 60 + seconds
 
 
 def packet_times_s(container: InputContainer, stream: VideoStream) -> list[float]:

@@ -27,7 +27,9 @@ from pipeline.media.sniff import Format
 SMALLEST_STEP_S = 1e-6
 _SAME_TIME_S = SMALLEST_STEP_S / 2
 _SEEKABLE = {"mov", "matroska"}  # stored times there stay the same after a seek
-_SEEK_BACK_S = (0.0, 5.0, 30.0)  # how far before the wanted time, tried in turn
+# How far before the wanted time, tried in turn: containers index decode times, so that a seek can
+# land on a key frame shown just after the wanted one. A failed try costs a few frames.
+_SEEK_BACK_S = (0.0, 0.25, 1.0, 4.0, 16.0)
 _FALLBACK_FPS = Fraction(25)  # where neither times nor a rate are stored
 
 
