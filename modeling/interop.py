@@ -57,7 +57,7 @@ def from_diffusers(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Model:
-    """The DiT or VAE of a diffusers folder, by its `_class_name`.
+    """The DiT or VAE of a diffusers folder, by its `_class_name`, in evaluation mode.
 
     dtype None keeps each tensor's stored type.
 
@@ -95,7 +95,7 @@ def from_original(
 ) -> Model:
     """A model from the original key layout: safetensors, shards by index, or weights-only pickle.
 
-    dtype None keeps each tensor's stored type.
+    It comes in evaluation mode. dtype None keeps each tensor's stored type.
 
     Raises:
         ValueError: tensors that do not fit the config, or a file that is refused.
@@ -174,7 +174,7 @@ def _load_original(
     check_tensors(expected, source.shapes)
     for name in expected:
         _assign(model, name, source.read(name).to(device=device, dtype=dtype))
-    return model
+    return model.eval()
 
 
 def _load_mapped(
@@ -190,7 +190,7 @@ def _load_mapped(
     check_tensors(expected, source.shapes)
     for name, pieces in parts.items():
         _assign(model, name, _join(originals[name].shape, pieces, source, dtype, device))
-    return model
+    return model.eval()
 
 
 def _join(
