@@ -5,6 +5,7 @@ The one door is `make_engine`; Ray is loaded when the Ray engine is asked for an
 
 from typing import Literal
 
+from pipeline.engine.address import choose_authentication, wanted_address
 from pipeline.engine.config import EngineConfig
 from pipeline.engine.inline import InlineEngine
 from pipeline.engine.progress import Progress
@@ -21,6 +22,7 @@ def make_engine(name: EngineName, config: EngineConfig, *, output: str | None = 
     progress = Progress(config.progress_interval_s, output)
     if name == "inline":
         return InlineEngine(config, progress)
+    choose_authentication(wanted_address(config))  # before Ray is imported
     from pipeline.engine.ray_engine import RayEngine
 
     return RayEngine(config, progress)

@@ -46,6 +46,10 @@ class InlineEngine:
     ) -> None:
         self._progress.close()
 
+    def plan(self, pass_: Pass) -> tuple[int, ...]:
+        """See Engine.plan."""
+        return tuple(1 for _ in pass_.workers)
+
     def run(self, pass_: Pass) -> PassReport:
         """See Engine.run."""
         ledger = Ledger(pass_, self._config)
@@ -56,7 +60,7 @@ class InlineEngine:
             if not self._try(pass_, ledger, unit, workers):
                 workers = []
             self._progress.tick(num_in_flight=0)
-        report = ledger.finish(tuple(1 for _ in pass_.workers))
+        report = ledger.finish(self.plan(pass_))
         self._progress.end()
         return report
 

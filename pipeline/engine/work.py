@@ -88,6 +88,9 @@ class PassReport:
 class Engine(Protocol):
     """Runs passes one after the other. Leaving the context frees what it holds."""
 
+    def plan(self, pass_: Pass) -> tuple[int, ...]:
+        """Workers of each kind that the pass would get. Raises PlanError when it does not fit."""
+
     def run(self, pass_: Pass) -> PassReport:
         """Work on every part. Raises EngineError, or StorageError where output fails."""
 

@@ -47,6 +47,11 @@ class Doubler:
         return part, [2 * int(item.rsplit("-", 1)[-1]) for item in part.items]
 
 
+class NoWeights(Doubler):
+    def setup(self) -> None:
+        raise FileNotFoundError("weights.onnx")
+
+
 class Writer:
     """Last of the chain: one row per item."""
 
