@@ -1,0 +1,144 @@
+"""From what the witnesses saw to the boundaries between shots.
+
+Hard candidates are peaks of change at which PySceneDetect cuts; soft ones are TransNetV2's. A soft
+one beside a hard one is the same boundary, told to the frame by the hard one. Blank frames (black
+or white) with the fade on either side are one boundary of kind `fade`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.split.config import EvidenceConfig
+from pipeline.split.evidence import Evidence
+from pipeline.split.fades import find_fades
+from pipeline.split.transnet import runs_above
+from pipeline.split.witnesses import change_ratio, hard_strength, is_peak
+from schemas.clip import ShotKind
+
+_SAME_BOUNDARY_BEFORE = 3  # frames by which the two witnesses may differ about one boundary
+_SAME_BOUNDARY_AFTER = 2
+_MIN_SOFT_CUT = 0.1  # below, TransNetV2 proposes nothing
+_MIN_GRADUAL_FRAMES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """`frame` begins the new shot; frames `first_frame` to `last_frame` belong to neither shot.
+
+    For a cut both equal `frame`, which then belongs to the new shot.
+    """
+
+    frame: int
+    kind: ShotKind
+    first_frame: int
+    last_frame: int
+    adaptive_score: float | None = None
+    content_score: float | None = None
+    transnet_score: float | None = None
+    rejected: str | None = None  # why it was not accepted
+
+
+def find_boundaries(evidence: Evidence, config: EvidenceConfig) -> list[Boundary]:
+    """Accepted and rejected candidates by frame. Accepted ones do not overlap.
+
+    A fade to the end of the source has `frame` equal to the number of frames.
+    """
+    fades = [
+        Boundary(frame=last + 1, kind="fade", first_frame=first, last_frame=last)
+        for first, last in find_fades(evidence, config)
+    ]
+    hard = [b for b in _hard_candidates(evidence, config) if not _touches(b, fades)]
+    accepted = [*fades, *(b for b in hard if b.rejected is None)]
+    soft = [b for b in _soft_candidates(evidence, config) if not _touches(b, accepted)]
+    for boundary in sorted(soft, key=lambda b: -(b.transnet_score or 0.0)):
+        if boundary.rejected is None and not _touches(boundary, accepted):
+            accepted.append(boundary)
+    rejected = [b for b in [*hard, *soft] if b.rejected is not None]
+    return sorted([*accepted, *rejected], key=lambda b: (b.frame, b.rejected or ""))
+
+
+def _touches(boundary: Boundary, others: list[Boundary]) -> bool:
+    first = boundary.first_frame - _SAME_BOUNDARY_AFTER
+    last = boundary.last_frame + _SAME_BOUNDARY_BEFORE
+    if boundary.kind == "cut":
+        first = last = boundary.frame
+    return any(first <= other.last_frame + 1 and other.first_frame <= last for other in others)
+
+
+def _hard_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundary]:
+    content = evidence.content
+    found: list[Boundary] = []
+    for frame in evidence.proposals:
+        if not is_peak(content, frame):
+            continue
+        ratio = change_ratio(content, frame)
+        strength = hard_strength(content[frame], evidence.likeness[frame], config)
+        probability = _probability_near(evidence, frame)
+        found.append(
+            Boundary(
+                frame=frame,
+                kind="cut",
+                first_frame=frame,
+                last_frame=frame,
+                adaptive_score=ratio,
+                content_score=float(content[frame]),
+                transnet_score=probability,
+                rejected=_why_not_hard(ratio, strength, probability, config),
+            )
+        )
+    return found
+
+
+def _why_not_hard(
+    ratio: float, strength: float, probability: float | None, config: EvidenceConfig
+) -> str | None:
+    is_abrupt = ratio >= config.min_ratio
+    if probability is None:
+        if not is_abrupt:
+            return "not_abrupt"
+        return None if strength >= config.min_strength else "picture_found_again"
+    total = probability + (strength if is_abrupt else 0.0)
+    return None if total >= config.min_sum else "witnesses_disagree"
+
+
+def _probability_near(evidence: Evidence, frame: int) -> float | None:
+    """TransNetV2's highest probability around a hard candidate; None where it did not look."""
+    near = evidence.cut[max(0, frame - _SAME_BOUNDARY_BEFORE) : frame + _SAME_BOUNDARY_AFTER]
+    seen = near[~np.isnan(near)]
+    return float(seen.max()) if len(seen) else None
+
+
+def _soft_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundary]:
+    found: list[Boundary] = []
+    for start, end, probability in runs_above(evidence.cut, _MIN_SOFT_CUT):
+        peak = start + int(np.argmax(evidence.cut[start:end]))
+        if peak + 1 >= evidence.num_frames:
+            continue
+        first, last = _extent(evidence, peak, config)
+        is_cut = last - first < _MIN_GRADUAL_FRAMES
+        if is_cut:
+            near = evidence.content[peak : peak + _SAME_BOUNDARY_BEFORE]
+            first = last = max(1, peak + int(np.argmax(near)))
+        found.append(
+            Boundary(
+                frame=first if is_cut else last + 1,
+                kind="cut" if is_cut else "dissolve",
+                first_frame=first,
+                last_frame=last,
+                transnet_score=probability,
+                rejected=None if probability >= config.min_sum else "not_sure",
+            )
+        )
+    return found
+
+
+def _extent(evidence: Evidence, peak: int, config: EvidenceConfig) -> tuple[int, int]:
+    """First and last frame around `peak` that TransNetV2 counts to the transition."""
+    inside = np.nan_to_num(evidence.transition) >= config.min_transition
+    first = last = peak
+    while first > 0 and inside[first - 1]:
+        first -= 1
+    while last < evidence.num_frames - 2 and inside[last + 1]:
+        last += 1
+    return first, last
