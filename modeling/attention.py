@@ -14,7 +14,7 @@ class Attention(Protocol):
     """What a block calls. A parallel trainer may put its own in place (`set_attention`)."""
 
     def __call__(
-        self, q_BHNE: Tensor, k_BHNE: Tensor, v_BHNE: Tensor, num_valid_B: Tensor | None
+        self, q_BHNE: Tensor, k_BHNE: Tensor, v_BHNE: Tensor, num_valid_B: Tensor | None, /
     ) -> Tensor: ...
 
 
