@@ -1,6 +1,7 @@
 """Lists folders and objects behind any fsspec URL, from what the store says about them."""
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import fsspec
@@ -9,6 +10,8 @@ from pipeline.ingest.entry import ListedEntry, ListingError, bears_media_suffix,
 
 # What stores call the mark that changes with the content, best first.
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "updated", "created")
+
+_QUOTE = '"'  # some stores put the ETag between quotes
 
 
 def list_remote(url: str) -> Iterator[ListedEntry]:
@@ -34,7 +37,7 @@ def list_remote_file(url: str) -> ListedEntry:
     """One object that a list names; a failed entry when it is not there."""
     try:
         fs, path = fsspec.url_to_fs(url)
-        return _entry(url, fs.info(path))
+        return _entry(fs.unstrip_protocol(path), fs.info(path))
     except FileNotFoundError:
         return failed_entry(url, "not_found", "does not exist")
     except (OSError, ValueError, ImportError) as error:
@@ -45,9 +48,11 @@ def _entry(url: str, info: Mapping[str, Any]) -> ListedEntry:
     if info.get("type") == "directory":
         return failed_entry(url, "not_a_file", "a directory, not a file")
     size = info.get("size")
-    mark = next((str(info[key]) for key in _MARKS if info.get(key) is not None), "")
+    mark = next((info[key] for key in _MARKS if info.get(key) is not None), "")
+    if isinstance(mark, datetime):  # some stores give either form, depending on the call
+        mark = mark.timestamp()
     return ListedEntry(
         source_uri=url,
-        listing_id=f"{size}:{mark.strip(chr(34))}",
+        listing_id=f"{size}:{str(mark).strip(_QUOTE)}",
         num_bytes=None if size is None else int(size),
     )

@@ -4,6 +4,7 @@ One demuxer (chosen by content), the `file` protocol only, one thread, no refere
 file ever followed. Damage raises: no concealed picture is ever passed on as a good one.
 """
 
+import errno
 import logging
 import os
 import time
@@ -93,7 +94,7 @@ def select_video_stream(container: InputContainer, uri: str, max_pixels: int) ->
         raise MediaError("unsupported_codec", f"{uri}: a picture made of {len(streams)} tiles")
     stream = streams[0]
     if stream.codec_context is None:
-        raise MediaError("unsupported_codec", f"{uri}: no decoder for stream {stream.index}")
+        raise MediaError("unsupported_codec", f"{uri}: the header names no known codec")
     check_pixels(stream.width, stream.height, uri, max_pixels)
     stream.thread_count = 1
     stream.thread_type = "NONE"
@@ -130,7 +131,9 @@ def decode(
                     raise MediaError("decode_error", _damage(uri, num_frames, "corrupt packet"))
                 frames = packet.decode()
         except (av.FFmpegError, OSError, ValueError) as error:
-            failure = MediaError("decode_error", _damage(uri, num_frames, reason(error)))
+            is_too_large = getattr(error, "errno", None) == errno.ERANGE  # over max_pixels
+            error_class = "too_many_pixels" if is_too_large else "decode_error"
+            failure = MediaError(error_class, _damage(uri, num_frames, reason(error)))
             if num_frames:
                 raise failure from error
             first_error = first_error or failure

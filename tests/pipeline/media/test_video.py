@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +199,7 @@ def test_probe_states_what_was_rendered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain.mp4", "b_frames.mkv", "variable.mp4", "variable.mkv"])
-def test_variable_rate_is_told_from_rounded_times(
-    name: str, render: Callable[[str], Path]
-) -> None:
+def test_variable_rate_is_told_from_rounded_times(name: str, render: Callable[[str], Path]) -> None:
     with open_video(file_uri(render(name)), LIMITS) as reader:
         assert reader.probe.is_vfr == ("variable" in name)
 
@@ -252,5 +251,5 @@ def test_repeated_times_are_told_apart(tmp_path: Path) -> None:
     path = write_video(tmp_path / "twin.mp4", numbered_frames(80), times_s=times_s)
     with open_video(file_uri(path), LIMITS) as reader:
         frames = list(reader.frames())
-        assert all(b.time_s > a.time_s for a, b in zip(frames, frames[1:], strict=False))
+        assert all(b.time_s > a.time_s for a, b in pairwise(frames))
         assert read_number(next(reader.frames(start=(41, frames[41].time_s))).image) == 41
