@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipeline.engine.config import EngineConfig
 
@@ -20,11 +21,11 @@ def wanted_address(config: EngineConfig) -> str:
     return "auto" if _JOB_VARIABLE in os.environ else config.address
 
 
-def job_has_working_dir() -> bool:
-    """Whether `ray job submit --working-dir` has brought the packages to every node already."""
+def job_runtime_env() -> dict[str, Any]:
+    """What `ray job submit` was told to prepare for this job; empty outside a job."""
     text = os.environ.get(_JOB_VARIABLE)
-    runtime_env = json.loads(text).get("runtime_env") or {} if text else {}
-    return "working_dir" in runtime_env
+    runtime_env: dict[str, Any] = (json.loads(text).get("runtime_env") or {}) if text else {}
+    return runtime_env
 
 
 def choose_authentication(address: str) -> None:

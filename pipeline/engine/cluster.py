@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 import ray
 
-from pipeline.engine.address import job_has_working_dir, wanted_address
+from pipeline.engine.address import job_runtime_env, wanted_address
 from pipeline.engine.config import EngineConfig
 from pipeline.engine.crew import living_nodes
 from pipeline.engine.errors import EngineError
@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 _MIN_LOGICAL_CPUS = 8  # actors hold fractions; pools are sized by real cores
 _END_TIMEOUT_S = 10.0
 _SELF_SHIPPED = ("schemas", "pipeline")
+# For the whole job: an environment per actor would cost each of them a slow start.
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Cluster:
@@ -39,8 +41,9 @@ class Cluster:
             options["num_cpus"] = max(_MIN_LOGICAL_CPUS, _num_cores_here())
             options["object_store_memory"] = self._config.object_store_bytes
             options["include_dashboard"] = False
-        elif not job_has_working_dir():
-            options["runtime_env"] = {"py_modules": _own_packages()}
+            os.environ.update(_ONE_THREAD)  # inherited by its workers
+        else:
+            options["runtime_env"] = _complete(job_runtime_env())
         before = {child.pid for child in psutil.Process().children(recursive=True)}
         try:
             ray.init(address=address, **options)
@@ -88,6 +91,16 @@ def _num_cores_here() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _own_packages() -> list[str]:
-    root = Path(__file__).resolve().parents[2]
-    return [str(root / name) for name in _SELF_SHIPPED]
+def _complete(given: dict[str, Any]) -> dict[str, Any]:
+    """What the job's own runtime environment lacks: thread limits, and our packages.
+
+    `--working-dir` has brought the packages to every node already. Ray refuses what is set twice.
+    """
+    variables = given.get("env_vars", {})
+    more: dict[str, Any] = {
+        "env_vars": {name: one for name, one in _ONE_THREAD.items() if name not in variables}
+    }
+    if "working_dir" not in given and "py_modules" not in given:
+        root = Path(__file__).resolve().parents[2]
+        more["py_modules"] = [str(root / name) for name in _SELF_SHIPPED]
+    return more

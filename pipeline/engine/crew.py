@@ -1,7 +1,6 @@
 """The actors of one pass: started, watched, replaced, and ended when the pass is over."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +65,7 @@ class Crew:
             max_restarts=0,  # replaced from here, so that a strike can be counted
             max_task_retries=0,
             scheduling_strategy="SPREAD",
-            runtime_env={"env_vars": _thread_variables(resources.num_cpus)},
+            runtime_env=_threads(resources.num_cpus),
         )
         slot.actor = actor_class.remote(self.specs[slot.stage].factory)
         slot.unit, slot.hello, slot.payload_ref = None, None, None
@@ -184,15 +183,12 @@ def fetch(ref: Any) -> Any:
         raise RayError(f"a ready answer did not arrive in {_FETCH_TIMEOUT_S:g} s") from error
 
 
-def _thread_variables(num_cpus: float) -> dict[str, str]:
-    """As many threads as the actor has reserved CPUs: one, unless a worker asks for more."""
-    threads = str(max(1, int(num_cpus)))
-    variables = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads
-    )
-    if path := os.environ.get("PYTHONPATH"):
-        variables["PYTHONPATH"] = path
-    return variables
+def _threads(num_cpus: float) -> dict[str, Any]:
+    """One thread, as the whole job has it, unless the worker reserves more CPUs."""
+    if num_cpus < 2:
+        return {}
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {"env_vars": dict.fromkeys(names, str(int(num_cpus)))}
 
 
 def raise_if_ray_is_gone(error: RayError) -> None:
