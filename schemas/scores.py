@@ -57,7 +57,7 @@ class MotionScore(StrictModel):
     speed_p90: NonNegative
     camera_speed: NonNegative  # mean magnitude of the fitted global motion
     object_speed: NonNegative  # mean magnitude of what the global motion leaves over
-    moving_area: Share  # pixels whose residual exceeds 0.5 %/s
+    moving_area: Share  # whose residual exceeds 0.5 %/s and a twentieth of the camera's speed
     num_pairs: Annotated[int, Field(ge=1)]
 
 
@@ -91,7 +91,7 @@ class ClarityScore(StrictModel):
 
 
 class QualityScore(StrictModel):
-    """Technical quality by natural-scene statistics: lower is better (about 2 to 20)."""
+    """Technical quality by natural-scene statistics: lower is better (about 6 to 25)."""
 
     model_id: str
     niqe: NonNegative

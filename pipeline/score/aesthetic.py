@@ -54,7 +54,7 @@ def aesthetic_proxy(frame_HWC: NDArray[np.uint8]) -> float:
     rgb = cv2.resize(frame_HWC, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     luma = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     detail = np.abs(cv2.Laplacian(luma, cv2.CV_32F))
-    cells = cv2.resize(detail, (_GRID, _GRID), interpolation=cv2.INTER_AREA).ravel()
+    cells = np.asarray(cv2.resize(detail, (_GRID, _GRID), interpolation=cv2.INTER_AREA), np.float32)
     terms = (
         _saturating(_colorfulness(rgb), _HALF_COLORFULNESS),
         _saturating(float(luma.std()), _HALF_CONTRAST),
@@ -74,9 +74,9 @@ def _colorfulness(rgb: NDArray[np.float32]) -> float:
 
 def _concentration(cells: NDArray[np.float32]) -> float:
     """0 for detail spread evenly, 1 for all of it in one cell: one minus the relative entropy."""
-    share = cells / max(float(cells.sum()), 1e-6)
+    share = cells.ravel() / max(float(cells.sum()), 1e-6)
     entropy = -float((share * np.log(np.maximum(share, 1e-9))).sum())
-    return float(np.clip(1.0 - entropy / np.log(len(cells)), 0.0, 1.0)) if share.any() else 0.0
+    return float(np.clip(1.0 - entropy / np.log(len(share)), 0.0, 1.0)) if share.any() else 0.0
 
 
 def _saturating(value: float, half: float) -> float:

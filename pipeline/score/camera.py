@@ -66,7 +66,6 @@ class _Motion:
     roll_deg: float
     zoom_speed: float  # mean image speed that zoom and roll alone make, percent per s
     roll_speed: float
-    total_speed: float  # mean over time of the center's speed, whatever its direction
     jitter: float  # rms displacement above 1 Hz, percent
     coherence: float
 
@@ -164,17 +163,14 @@ def _summary(track: FlowTrack) -> _Motion:
     mean_radius = float(np.linalg.norm(track.xy_C2, axis=1).mean())
     right, down = weight_S @ velocity_S2
     zoom, roll = float(weight_S @ zoom_S), float(weight_S @ roll_S)
-    shake_S2 = _above_1_hz(velocity_S2, dt_S)
-    # Displacement of a shake about its own mean path: the running sum of its velocity.
-    path_S2 = np.cumsum(shake_S2 * dt_S[:, None], axis=0)
+    # Displacement of the shake: the running sum of its velocity, about its own slow path.
+    path_S2 = np.cumsum(_above_1_hz(velocity_S2, dt_S) * dt_S[:, None], axis=0)
     path_S2 = _above_1_hz(path_S2, dt_S)
-    speeds_S = np.linalg.norm(velocity_S2, axis=1)
     # Zoom and roll have a direction, too: each counts with the image speed that it makes.
-    signed = np.array([right, down, _PERCENT * mean_radius * zoom, _PERCENT * mean_radius * roll])
-    unsigned = np.stack([velocity_S2[:, 0], velocity_S2[:, 1],
-                         _PERCENT * mean_radius * zoom_S, _PERCENT * mean_radius * roll_S])  # fmt: skip
-    total = float(weight_S @ np.linalg.norm(unsigned, axis=0))
-    coherence = float(np.linalg.norm(signed)) / total if total > 0 else 1.0
+    turning_S2 = _PERCENT * mean_radius * np.stack([zoom_S, roll_S], axis=1)
+    motion_S4 = np.hstack([velocity_S2, turning_S2])
+    total = float(weight_S @ np.linalg.norm(motion_S4, axis=1))
+    coherence = float(np.linalg.norm(weight_S @ motion_S4)) / total if total > 0 else 1.0
     return _Motion(
         right=float(right),
         down=float(down),
@@ -182,7 +178,6 @@ def _summary(track: FlowTrack) -> _Motion:
         roll_deg=float(np.degrees(roll)),
         zoom_speed=_PERCENT * mean_radius * abs(zoom),
         roll_speed=_PERCENT * mean_radius * abs(roll),
-        total_speed=float(weight_S @ speeds_S),
         jitter=float(np.sqrt((path_S2**2).sum(axis=1).mean())),
         coherence=min(1.0, coherence),
     )

@@ -65,8 +65,10 @@ class ClarityStage:
 
 def sharpness_of(luma_HW: NDArray[np.uint8]) -> float | None:
     """Log ratio of Laplacian to contrast in the sharp tiles; None without a tile of detail."""
-    smooth = cv2.GaussianBlur(luma_HW.astype(np.float32), (0, 0), _NOISE_SIGMA_PX)
-    laplacian = _tiles(cv2.Laplacian(smooth, cv2.CV_32F))
+    smooth = np.asarray(
+        cv2.GaussianBlur(luma_HW.astype(np.float32), (0, 0), _NOISE_SIGMA_PX), np.float32
+    )
+    laplacian = _tiles(np.asarray(cv2.Laplacian(smooth, cv2.CV_32F), np.float32))
     variance = _tiles(smooth).var(axis=1)
     detailed = variance >= _MIN_TILE_SD**2
     if not detailed.any():
@@ -89,13 +91,12 @@ def cutoff_share(luma_HW: NDArray[np.uint8]) -> float:
     inside = radius <= 0.5
     ring = np.round(radius[inside] * size).astype(int)
     power = np.bincount(ring, spectrum[inside]) / np.maximum(np.bincount(ring), 1)
-    frequency = np.arange(len(power)) / size
     # Natural pictures fall as 1/f^2: whitened, each frequency weighs the same.
-    energy = np.cumsum(power * frequency**2)
+    energy = np.cumsum(power * np.arange(len(power)) ** 2.0)
     if energy[-1] <= 0:
         return 2.0 / size
     reached = int(np.searchsorted(energy, _ENERGY_SHARE * energy[-1]))
-    return float(min(1.0, frequency[reached] / (_ENERGY_SHARE * 0.5)))
+    return min(1.0, reached / size / (_ENERGY_SHARE * 0.5))
 
 
 def _textured_tiles(luma_HW: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:

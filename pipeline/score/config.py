@@ -23,7 +23,8 @@ class SamplingConfig(StrictModel):
 class FlowConfig(StrictModel):
     """Optical flow. `model`: a network of kind `flow` instead of OpenCV's DIS."""
 
-    preset: Literal["ultrafast", "fast", "medium"] = "fast"
+    finest_scale: Annotated[int, Field(ge=0, le=3)] = 1  # flow is found at 1/2^n of the size
+    refinement_rounds: Annotated[int, Field(ge=0, le=25)] = 0
     model: WeightsName | None = None
     cell_px: Annotated[int, Field(ge=4, le=64)] = 16
     min_texture: Annotated[float, Field(ge=0)] = 1.5  # mean gradient of a cell, 8-bit levels/px

@@ -29,9 +29,9 @@ class ExposureStage:
 
 
 def _score(clip: Clip) -> ExposureScore:
-    luma = clip.luma_THW
+    luma = clip.luma_THW[:, ::2, ::2]
     mean_luma_T = luma.mean(axis=(1, 2), dtype=np.float64)
-    rgb = clip.key_frames_THWC[:, ::2, ::2].astype(np.float32)
+    rgb = clip.key_frames_THWC[:, ::4, ::4].astype(np.float32)
     top, bottom = rgb.max(axis=-1), rgb.min(axis=-1)
     # What a slow change of the scene explains is not flicker.
     steps = mean_luma_T - _moving_mean(mean_luma_T)

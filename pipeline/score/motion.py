@@ -13,6 +13,7 @@ from schemas.scores import MotionScore
 from schemas.status import Failure
 
 _MOVING_PERCENT_PER_S = 0.5
+_MOVING_SHARE = 0.05
 
 
 class MotionStage:
@@ -42,11 +43,14 @@ def motion_score(track: FlowTrack) -> MotionScore:
     speed_S = percent * np.linalg.norm(track.cells_SC2, axis=2).mean(axis=1)
     camera_S = percent * np.linalg.norm(track.global_SC2, axis=2).mean(axis=1)
     residual_SC = percent * track.residual_speeds
+    # Flow is only so exact: on a fast pan a twentieth of the speed is no object.
+    speed_SC = percent * np.linalg.norm(track.global_SC2, axis=2)
+    allowed_SC = _MOVING_PERCENT_PER_S + _MOVING_SHARE * speed_SC
     return MotionScore(
         speed=float(np.median(speed_S)),
         speed_p90=float(np.percentile(speed_S, 90)),
         camera_speed=float(np.median(camera_S)),
         object_speed=float(np.median(residual_SC.mean(axis=1))),
-        moving_area=float(np.median((residual_SC > _MOVING_PERCENT_PER_S).mean(axis=1))),
+        moving_area=float(np.median((residual_SC > allowed_SC).mean(axis=1))),
         num_pairs=len(track.dt_S),
     )

@@ -32,14 +32,15 @@ def _scale_features(luma_HW: FloatArray, patch_px: int) -> FloatArray:
     rows = luma_HW.shape[0] // patch_px
     columns = luma_HW.shape[1] // patch_px
     mscn = _normalized(luma_HW)[: rows * patch_px, : columns * patch_px]
-    patches = mscn.reshape(rows, patch_px, columns, patch_px).swapaxes(1, 2)
-    patches = patches.reshape(rows * columns, patch_px, patch_px)
+    tiled = mscn.reshape(rows, patch_px, columns, patch_px).swapaxes(1, 2)
+    patches = tiled.reshape(rows * columns, patch_px, patch_px)
     shape, left, right, _ = _asymmetric_fit(patches)
     features = [shape, (left + right) / 2]
     for down, aside in _NEIGHBORS:
         products = patches * np.roll(patches, (down, aside), axis=(1, 2))
         shape, left, right, mean = _asymmetric_fit(products)
-        features += [shape, mean, left, right]
+        # The published pristine model holds the left scale twice for the diagonals.
+        features += [shape, mean, left, left if down and aside else right]
     return np.stack(features, axis=1)
 
 

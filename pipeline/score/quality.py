@@ -72,7 +72,7 @@ class QualityStage:
 
 
 def niqe(luma_HW: NDArray[np.uint8]) -> float | None:
-    """Lower is better, pristine about 2 to 4. None for a picture without any detail."""
+    """Lower is better; clean photographs about 7 to 12. None for a picture without detail."""
     features_NF = patch_features(luma_HW.astype(np.float64), _PATCH_PX)
     features_NF = features_NF[np.isfinite(features_NF).all(axis=1)]
     if len(features_NF) < 2:

@@ -126,10 +126,10 @@ def union_area(boxes: Sequence[TextBox]) -> float:
 
 def _is_line(box: TextBox, size_WH: tuple[int, int]) -> bool:
     corners = box.corners_42 * np.array(size_WH, np.float64)
-    sides = (np.linalg.norm(corners[1] - corners[0]), np.linalg.norm(corners[2] - corners[1]))
+    sides = [float(np.linalg.norm(corners[i + 1] - corners[i])) for i in range(2)]
     left, top, right, bottom = box.bounds
     is_small = (right - left) * (bottom - top) <= _MAX_BOX_AREA
-    return bool(is_small and max(sides) >= _MIN_LINE_ASPECT * max(1.0, min(sides)))
+    return is_small and max(sides) >= _MIN_LINE_ASPECT * max(1.0, min(sides))
 
 
 def _cut(frame_HWC: NDArray[np.uint8], box: TextBox) -> NDArray[np.uint8]:
