@@ -52,6 +52,7 @@ class Store:
         return f"{self.location}/{path}" if path else self.location
 
     def exists(self, path: str) -> bool:
+        self.fs.invalidate_cache()  # others write here too
         return bool(self.fs.exists(self.full(path)))
 
     def read_bytes(self, path: str) -> bytes:
@@ -76,7 +77,6 @@ class Store:
 
     def list(self, path: str) -> list[str]:
         """Names directly inside a folder, sorted, without temporary files. Absent: empty."""
-        self.fs.invalidate_cache()
         if not self.exists(path):
             return []
         names = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.full(path), False))
@@ -99,6 +99,7 @@ class Store:
             if target is not None:
                 _sync(temporary)
                 os.replace(temporary, target)
+                _sync(folder)  # a marker must not outlive a power cut that its part does not
             else:
                 self.fs.put_file(str(temporary), self.full(path))
         except OSError as error:
@@ -115,8 +116,11 @@ class Store:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _explain(error: OSError, place: str) -> str:

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +21,10 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from pipeline.arrow import to_table
-from pipeline.storage import Store
+from pipeline.storage import StorageError, Store
 from schemas.base import canonical_json
+
+_NUM_READERS = 16  # of parts on an object store, at once
 
 
 def part_key(item_ids: Iterable[str]) -> str:
@@ -50,7 +53,9 @@ class Table:
         self, key: str, rows: Sequence[BaseModel | Mapping[str, Any]] | pa.Table, *, seconds: float
     ) -> None:
         """Write one part and then its marker. The same rows give the same bytes."""
-        table = rows if isinstance(rows, pa.Table) else to_table(rows, self.schema)
+        table = (
+            rows.cast(self.schema) if isinstance(rows, pa.Table) else to_table(rows, self.schema)
+        )
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd", store_schema=True)
         data = buffer.getvalue()
@@ -68,6 +73,9 @@ class Table:
         names = self.store.list(f"{self.folder}/_done")
         return [name.removesuffix(".json") for name in names if name.endswith(".json")]
 
+    def is_done(self, key: str) -> bool:
+        return self.store.exists(self.done_path(key))
+
     def marker(self, key: str) -> dict[str, Any]:
         marker: dict[str, Any] = json.loads(self.store.read_bytes(self.done_path(key)))
         return marker
@@ -77,19 +85,28 @@ class Table:
     ) -> pa.Table:
         """All finished parts (or those of `keys`) as one table, in the order of their keys."""
         wanted = self.done_keys() if keys is None else sorted(keys)
-        parts = [
-            pq.read_table(
-                pa.BufferReader(self.store.read_bytes(self.part_path(key))),
-                columns=None if columns is None else list(columns),
-            )
-            for key in wanted
-        ]
+        names = None if columns is None else list(columns)
+        if self.store.is_local:
+            parts = [self._read_part(key, names) for key in wanted]
+        else:  # object stores answer slowly, but many at once
+            with ThreadPoolExecutor(_NUM_READERS) as readers:
+                parts = list(readers.map(lambda key: self._read_part(key, names), wanted))
         if not parts:
             schema = self.schema
             if columns is not None:
                 schema = pa.schema([schema.field(name) for name in columns])
             return schema.empty_table()
         return pa.concat_tables(parts)
+
+    def _read_part(self, key: str, columns: list[str] | None) -> pa.Table:
+        path = self.part_path(key)
+        try:
+            return pq.read_table(pa.BufferReader(self.store.read_bytes(path)), columns=columns)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise StorageError(
+                f"{self.store.full(path)}: missing or damaged ({type(error).__name__}); remove "
+                f"{self.store.full(self.done_path(key))} and run again to make it anew"
+            ) from error
 
     def done_items(self, column: str) -> set[str]:
         """The items that a finished part already holds."""
