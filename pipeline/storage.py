@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 
 TEMPORARY_SUFFIX = ".tmp"
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class StorageError(Exception):
@@ -93,9 +94,12 @@ class Store:
         target = Path(self.full(path)) if self.is_local else None
         folder = target.parent if target else Path(os.environ.get("TMPDIR", "/tmp"))
         temporary = folder / f".{uuid.uuid4().hex}{TEMPORARY_SUFFIX}"
+        is_inside = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            is_inside = True
             yield temporary
+            is_inside = False
             if target is not None:
                 _sync(temporary)
                 os.replace(temporary, target)
@@ -103,6 +107,8 @@ class Store:
             else:
                 self.fs.put_file(str(temporary), self.full(path))
         except OSError as error:
+            if is_inside and error.errno not in _DISK_ERRORS:
+                raise  # of what the block reads or encodes, not of this file
             raise StorageError(_explain(error, self.full(path))) from error
         finally:
             temporary.unlink(missing_ok=True)

@@ -85,7 +85,8 @@ def encode_mp4(
 ) -> bytes:
     """Exactly `num_frames` pictures as MP4. Raises MediaError where the source gave fewer."""
     buffer = io.BytesIO()
-    options = {"fflags": "+bitexact", "movflags": "+faststart"}
+    # An index at the front would need a second pass over the file: readers here have whole members.
+    options = {"fflags": "+bitexact"}
     with av.open(buffer, "w", format="mp4", options=options) as container:
         stream = container.add_stream("libx264", rate=rate)
         _set_up(stream, size_HW, rate, config)

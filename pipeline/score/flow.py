@@ -30,6 +30,7 @@ _NUM_HYPOTHESES = 128
 _SCHARR_SUM = 32  # of the kernel's weights on one side: a slope of 1 level/px answers with it
 _MIN_TEXTURED_CELLS = 12  # fewer cannot tell a global motion from an object
 _REFINE_ROUNDS = 3
+_MIN_SIDE_PX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,10 @@ class FlowEstimator:
         if len(frames) < 2:
             return Failure(error_class="too_few_frames", error=f"{len(frames)} frames, needs 2")
         height, width = frames.shape[1:]
+        if min(height, width) < _MIN_SIDE_PX:
+            return Failure(
+                error_class="too_small", error=f"{width}x{height}, needs {_MIN_SIDE_PX} per side"
+            )
         diagonal_px = float(np.hypot(height, width))
         grid = _Grid.over(height, width, self._config.cell_px)
         dt_S = np.diff(times_s)
@@ -124,7 +129,8 @@ class FlowEstimator:
         """Pixels moved from the first to the second frame, H x W x 2."""
         if self._network is None:
             # A flow passed in would be taken as the first guess.
-            flow = self._dis.calc(first, second, None)  # type: ignore[call-overload]
+            pair = np.ascontiguousarray(first), np.ascontiguousarray(second)  # crops are views
+            flow = self._dis.calc(*pair, None)  # type: ignore[call-overload]
             return np.asarray(flow, np.float32)
         height, width = first.shape
         card = self._network.card

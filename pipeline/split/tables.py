@@ -55,6 +55,17 @@ class SplitTables:
         self.shots.write_part(key, shots, seconds=seconds)
         self.clips.write_part(key, clips, seconds=seconds)
 
+    def discard_unfinished(self) -> None:
+        """Remove what a kill left in the other two tables."""
+        keys = self.clips.done_keys()
+        self.shots.discard_except(keys)
+        self.candidates.discard_except(keys)
+
+    def done_sources(self) -> set[tuple[str, str]]:
+        """(URI, sha256) of the sources that a finished part holds."""
+        rows = self.clips.read(["source_uri", "source_sha256"])
+        return set(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
+
     def find_report(self, part: Part) -> PartReport | None:
         """What a finished part holds; None when it is not on disk."""
         if part.key not in self.clips.done_keys():

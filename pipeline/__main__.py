@@ -1,0 +1,28 @@
+"""`python -m pipeline COMMAND`: run the curation, look at its output."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse and run. A known error is one line on stderr and exit code 1."""
+    from pipeline.cli.app import KNOWN_ERRORS, app
+
+    logging.basicConfig(
+        level=os.environ.get("LOGLEVEL", "INFO"), format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        app(args=list(arguments) if arguments is not None else None, prog_name="pipeline")
+    except KNOWN_ERRORS as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"error: {error}", markup=False, style="bold red"
+        )
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

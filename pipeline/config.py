@@ -1,0 +1,63 @@
+"""Every knob of a run, in one typed tree. Each default stands in its own class and nowhere else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from pipeline.caption.config import CaptionConfig
+from pipeline.config_file import apply_overrides, merge, read_toml, validate
+from pipeline.corpus.config import CorpusConfig
+from pipeline.embed.config import EmbedConfig
+from pipeline.engine.config import EngineConfig
+from pipeline.ingest.config import IngestConfig
+from pipeline.media.config import MediaLimits
+from pipeline.pack.config import PackConfig
+from pipeline.score.config import ScoreConfig
+from pipeline.split.config import SplitConfig
+from pipeline.tier.config import DEFAULT_TIERS_FILE, TiersConfig
+from schemas.base import StrictModel, fingerprint
+
+
+class PassConfig(StrictModel):
+    """How work is cut. Sizes of parts and limits of time change no result."""
+
+    entries_per_part: Annotated[int, Field(ge=1)] = 64
+    sources_per_part: Annotated[int, Field(ge=1)] = 8
+    clips_per_part: Annotated[int, Field(ge=1)] = 32
+    item_timeout_s: Annotated[float, Field(gt=0)] = 900.0  # one clip or image
+    source_timeout_s: Annotated[float, Field(gt=0)] = 7200.0  # one whole source, or one shard
+
+
+class PipelineConfig(StrictModel):
+    """One run. Sections are the steps of the walk."""
+
+    media: MediaLimits = MediaLimits()
+    ingest: IngestConfig = IngestConfig()
+    split: SplitConfig = SplitConfig()
+    embed: EmbedConfig = EmbedConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    score: ScoreConfig = ScoreConfig()
+    tiers: TiersConfig
+    caption: CaptionConfig = CaptionConfig()
+    pack: PackConfig = PackConfig()
+    engine: EngineConfig = EngineConfig()
+    passes: PassConfig = PassConfig()
+
+    @property
+    def result_fingerprint(self) -> str:
+        """Changes with every setting that can change a result."""
+        return fingerprint(self.model_dump(mode="json", exclude={"engine", "passes"}))
+
+
+def load_config(path: Path | None, overrides: Sequence[str]) -> PipelineConfig:
+    """The shipped tiers, then the file, then each `--set a.b=c`. Raises ConfigError.
+
+    A file's `[tiers]` section is laid over the shipped tiers key by key.
+    """
+    tree: dict[str, Any] = {"tiers": read_toml(DEFAULT_TIERS_FILE)}
+    if path is not None:
+        tree = merge(tree, read_toml(path))
+    where = str(path) if path is not None else "config"
+    return validate(PipelineConfig, apply_overrides(tree, overrides), where=where)

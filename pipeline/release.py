@@ -1,0 +1,112 @@
+"""From verdict to manifest, for one tier: decide, caption, pack. Its manifest is replaced last."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from pipeline.caption.worker import (
+    CaptionWorker,
+    caption_fingerprint,
+    caption_parts,
+    caption_table,
+    record_caption_failure,
+)
+from pipeline.config import PipelineConfig
+from pipeline.engine.work import Engine, Pass, WorkerSpec
+from pipeline.pack.manifest import build_manifest, num_failed_clips, write_manifest
+from pipeline.pack.plan import ShardPlan, make_plan
+from pipeline.pack.select import read_captions, select_jobs, selected_clip_ids
+from pipeline.pack.worker import PackWorker, pack_parts, record_pack_failure
+from pipeline.run_record import TierResult
+from pipeline.stage import Resources
+from pipeline.storage import Store
+from pipeline.tables import Table
+from pipeline.tier.funnel import funnel_counts
+from pipeline.tier.join import load_joined
+from pipeline.tier.records import ClipRecord, read_records
+from pipeline.tier.rules import Candidates, columns_for, decide
+from pipeline.used_weights import used_weights
+from schemas.tier import TierName
+
+logger = logging.getLogger(__name__)
+
+
+class RunPass(Protocol):
+    """Runs what is left of a pass and notes how it went."""
+
+    def __call__(self, engine: Engine, pass_: Pass, *, num_items: int) -> None: ...
+
+
+@dataclass
+class Releaser:
+    """Writes tiers from finished tables. `tables` gains the captions'."""
+
+    config: PipelineConfig
+    store: Store
+    tables: dict[str, str]
+    run_pass: RunPass
+
+    def release(self, engine: Engine, tier: TierName) -> TierResult:
+        config = self.config
+        joined = load_joined(self.store, self.tables, columns_for(config.tiers, tier))
+        decisions = decide(Candidates(joined), config.tiers, tier)
+        clip_ids = selected_clip_ids(joined, decisions)
+        records = list(read_records(self.store, self.tables, clip_ids))
+        captions = read_captions(self._caption(engine, tier, records))
+        selection = select_jobs(joined, decisions, iter(records), captions)
+        plan = make_plan(self.store, tier, selection.jobs, config.pack)
+        self._pack(engine, plan)
+        funnel = funnel_counts(
+            decisions,
+            {
+                "no_caption": selection.num_without_caption,
+                "no_pack": num_failed_clips(self.store, plan),
+            },
+        )
+        manifest = build_manifest(
+            self.store,
+            plan,
+            captioner=config.caption.captioner,
+            funnel=funnel,
+            config_fingerprint=config.result_fingerprint,
+            weights=used_weights(config),
+            tables=self.tables,
+        )
+        return TierResult(tier=tier, manifest=write_manifest(self.store, manifest), funnel=funnel)
+
+    def _caption(self, engine: Engine, tier: TierName, records: list[ClipRecord]) -> Table:
+        """Caption what is new; the table of captions."""
+        config = self.config.caption
+        scores = {step: mark for step, mark in self.tables.items() if step != "captions"}
+        table = caption_table(self.store, caption_fingerprint(config, scores))
+        make = partial(
+            CaptionWorker, self.store.location, table.fingerprint, config, self.config.media
+        )
+        pass_ = Pass(
+            name=f"caption {tier}",
+            parts=list(caption_parts(records, table.done_items("clip_id"), config.clips_per_part)),
+            workers=(WorkerSpec(make, Resources()),),
+            record_failure=partial(record_caption_failure, table),
+            item_timeout_s=self.config.passes.item_timeout_s,
+        )
+        self.run_pass(engine, pass_, num_items=len(records))
+        self.tables["captions"] = table.fingerprint
+        return table
+
+    def _pack(self, engine: Engine, plan: ShardPlan) -> None:
+        """Write what is missing. A clip that is given up leaves its shard to the next round."""
+        config = self.config
+        make = partial(PackWorker, self.store.location, plan.plan, config.pack.encode, config.media)
+        for _ in range(plan.num_clips + 1):
+            parts = list(pack_parts(self.store, plan))
+            pass_ = Pass(
+                name=f"pack {plan.tier}",
+                parts=parts,
+                workers=(WorkerSpec(make, Resources()),),
+                record_failure=partial(record_pack_failure, self.store, plan.plan),
+                item_timeout_s=config.passes.item_timeout_s,
+            )
+            self.run_pass(engine, pass_, num_items=plan.num_clips)
+            if not parts:
+                return
