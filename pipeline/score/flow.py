@@ -129,8 +129,9 @@ class FlowEstimator:
         """Pixels moved from the first to the second frame, H x W x 2."""
         if self._network is None:
             # A flow passed in would be taken as the first guess.
-            pair = np.ascontiguousarray(first), np.ascontiguousarray(second)  # crops are views
-            flow = self._dis.calc(*pair, None)  # type: ignore[call-overload]
+            # Crops are views, which OpenCV does not take here.
+            one, other = np.ascontiguousarray(first), np.ascontiguousarray(second)
+            flow = self._dis.calc(one, other, None)  # type: ignore[call-overload]
             return np.asarray(flow, np.float32)
         height, width = first.shape
         card = self._network.card
