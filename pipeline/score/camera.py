@@ -186,8 +186,7 @@ def _summary(track: FlowTrack) -> _Motion:
 def _above_1_hz(values_S2: FloatArray, dt_S: FloatArray) -> FloatArray:
     """What is left after the mean over a second around each step."""
     width = max(1, round(_SMOOTH_S / float(np.median(dt_S))))
-    width = min(width | 1, 2 * len(values_S2) - 1)
-    kernel = np.ones(width)
+    kernel = np.ones(min(width | 1, len(values_S2)))
     norm = np.convolve(np.ones(len(values_S2)), kernel, mode="same")
     smooth = [np.convolve(column, kernel, mode="same") / norm for column in values_S2.T]
     return values_S2 - np.stack(smooth, axis=1)

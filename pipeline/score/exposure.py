@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.score.sampler import Clip
 from pipeline.stage import Resources
@@ -45,8 +46,8 @@ def _score(clip: Clip) -> ExposureScore:
     )
 
 
-def _moving_mean(values_T: np.ndarray, width: int = 5) -> np.ndarray:
+def _moving_mean(values_T: NDArray[np.float64], width: int = 5) -> NDArray[np.float64]:
     """Centered mean over `width` values, fewer at the ends."""
-    kernel = np.ones(min(width, 2 * len(values_T) - 1))
+    kernel = np.ones(min(width, len(values_T)))
     total = np.convolve(values_T, kernel, mode="same")
     return np.asarray(total / np.convolve(np.ones_like(values_T), kernel, mode="same"))

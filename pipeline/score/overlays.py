@@ -28,6 +28,8 @@ _JOIN_SHARE = 0.02  # of the short side: parts nearer than this are one overlay
 _MIN_AREA = 2e-4  # of the picture
 _MAX_AREA = 0.06
 _MAX_PERSISTENT_SHARE = 0.06  # of all pixels; more of it is a resting picture
+_BAR_EDGE_SHARE = 0.4
+_MAX_DIRECTEDNESS = 0.8
 _STEADY_SHARE = 0.8  # of the frames in which an overlay's edges must have the median's direction
 
 
@@ -102,13 +104,24 @@ def resting_overlays(luma_THW: NDArray[np.uint8], config: OverlaysConfig) -> lis
     # Chance keeps some strength in the median; a real edge is there in nearly all frames.
     steady = (along >= 0.5 * strength).mean(axis=0) >= _STEADY_SHARE
     persistent = (strength >= config.min_gradient) & steady
+    persistent = _without_bar_edges(persistent)
     if persistent.mean() > _MAX_PERSISTENT_SHARE:
         return None
-    return _components(persistent.astype(np.uint8), strength, config)
+    return _components(persistent.astype(np.uint8), middle, config)
+
+
+def _without_bar_edges(persistent_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without the rows and columns that rest over much of their length: edges of borders."""
+    kept = persistent_HW.copy()
+    for axis in (0, 1):
+        is_line = persistent_HW.mean(axis=1 - axis) >= _BAR_EDGE_SHARE
+        near_line = cv2.dilate(is_line.astype(np.uint8), np.ones(5, np.uint8)).ravel() > 0
+        kept[near_line if axis == 0 else (slice(None), near_line)] = False
+    return kept
 
 
 def _components(
-    mask_HW: NDArray[np.uint8], strength_HW: NDArray[np.float64], config: OverlaysConfig
+    mask_HW: NDArray[np.uint8], gradient_2HW: NDArray[np.float64], config: OverlaysConfig
 ) -> list[Overlay]:
     height, width = mask_HW.shape
     reach = max(1, round(_JOIN_SHARE * min(height, width)))
@@ -120,12 +133,16 @@ def _components(
         top, bottom = int(rows.min()), int(rows.max()) + 1
         left, right = int(columns.min()), int(columns.max()) + 1
         area = (bottom - top) * (right - left) / (height * width)
-        # A logo has edges all over its box; a lone long line is scenery or a bar's edge.
+        gradient = gradient_2HW[:, rows, columns]
         is_patch = min(bottom - top, right - left) >= 3 and len(rows) >= 12
-        if not is_patch or not _MIN_AREA <= area <= _MAX_AREA:
+        if (
+            not is_patch
+            or _directedness(gradient) > _MAX_DIRECTEDNESS
+            or not _MIN_AREA <= area <= _MAX_AREA
+        ):
             continue
         box = Box(left=left / width, top=top / height, right=right / width, bottom=bottom / height)
-        excess = float(strength_HW[rows, columns].mean()) / config.min_gradient
+        excess = float(np.linalg.norm(gradient, axis=0).mean()) / config.min_gradient
         overlays.append(
             Overlay(
                 kind="corner_logo" if in_corner(box, config.corner_share) else "watermark",
@@ -136,6 +153,15 @@ def _components(
         )
     overlays = [o for o in overlays if o.confidence >= config.min_confidence]
     return sorted(overlays, key=lambda o: (o.box.top, o.box.left))
+
+
+def _directedness(gradient_2N: NDArray[np.float64]) -> float:
+    """0: edges of all directions; 1: parallel lines, which rest when the camera moves along them.
+
+    The coherence of the structure tensor.
+    """
+    small, large = np.linalg.eigvalsh(gradient_2N @ gradient_2N.T)
+    return float((large - small) / max(large + small, 1e-9))
 
 
 def in_corner(box: Box, corner_share: float) -> bool:

@@ -248,4 +248,5 @@ def _inside(images: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     top, bottom = round(box.top * height), round(box.bottom * height)
     left, right = round(box.left * width), round(box.right * width)
     top, left = min(top, height - 1), min(left, width - 1)
-    return images[:, top : max(top + 1, bottom), left : max(left + 1, right)]
+    inside = images[:, top : max(top + 1, bottom), left : max(left + 1, right)]
+    return np.ascontiguousarray(inside)  # OpenCV wants whole rows

@@ -101,3 +101,15 @@ def test_a_detector_takes_the_place_of_the_gradient(tmp_path: Path) -> None:
     assert banner.kind == "banner"
     assert banner.presence == 1.0
     assert abs(banner.box.area - 0.12) < 1e-6
+
+
+def test_lines_along_the_camera_path_and_the_edges_of_bars_are_no_overlays() -> None:
+    frames = list(
+        render_motion(picture(), CameraMotion(8.0, 180.0), size_HW=SIZE, fps=24.0, num_frames=60)
+    )
+    for frame in frames:
+        frame[:45] = 0
+        frame[315:] = 0
+    result = score(frames)
+    assert result.comparable
+    assert result.overlays == ()
