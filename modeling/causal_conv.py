@@ -37,14 +37,20 @@ class CausalConv3d(nn.Module):
 
 def pad_with_edges(x_BCTHW: Tensor, padding_THW: tuple[int, int, int]) -> Tensor:
     """Repeat the first frame `t` times before the clip and the border pixels `h`, `w` times."""
-    t, h, w = padding_THW
-    if (t, h, w) == (0, 0, 0):
+    if padding_THW == (0, 0, 0):
         return x_BCTHW
     if x_BCTHW.is_cuda and torch.are_deterministic_algorithms_enabled():
-        # The backward of replicate padding adds atomically on CUDA; this one costs three copies.
-        for dim, before, after in ((2, t, 0), (3, h, h), (4, w, w)):
-            first, last = x_BCTHW.narrow(dim, 0, 1), x_BCTHW.narrow(dim, x_BCTHW.shape[dim] - 1, 1)
-            x_BCTHW = torch.cat([first] * before + [x_BCTHW] + [last] * after, dim=dim)
-        return x_BCTHW
+        # The backward of replicate padding adds atomically on CUDA, and PyTorch then refuses it.
+        return pad_by_copies(x_BCTHW, padding_THW)
+    t, h, w = padding_THW
     # F.pad takes the last dimension first: (W left, W right, H top, H bottom, T past, T future)
     return F.pad(x_BCTHW, (w, w, h, h, t, 0), mode="replicate")
+
+
+def pad_by_copies(x_BCTHW: Tensor, padding_THW: tuple[int, int, int]) -> Tensor:
+    """The same values by joining slices: three copies, but sums in a fixed order backward."""
+    t, h, w = padding_THW
+    for dim, before, after in ((2, t, 0), (3, h, h), (4, w, w)):
+        first, last = x_BCTHW.narrow(dim, 0, 1), x_BCTHW.narrow(dim, x_BCTHW.shape[dim] - 1, 1)
+        x_BCTHW = torch.cat([first] * before + [x_BCTHW] + [last] * after, dim=dim)
+    return x_BCTHW

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modeling.causal_conv import CausalConv3d, pad_with_edges
+from modeling.causal_conv import CausalConv3d, pad_by_copies, pad_with_edges
 from modeling.gaussian import DiagonalGaussian
 from modeling.vae import VAE_CONFIGS, CausalVAE, VAEConfig
 from modeling.vae_layers import frame_causal_attention
@@ -138,12 +138,15 @@ def test_gradient_checkpointing_changes_no_bit(tiled: bool) -> None:
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
-def test_the_deterministic_padding_is_the_other_one() -> None:
+@pytest.mark.parametrize("padding", [(2, 1, 1), (2, 0, 0), (0, 2, 1)])
+def test_both_ways_of_padding_agree(padding: tuple[int, int, int]) -> None:
     x = draw(1, 2, 3, 4, 5)
-    padded = torch.nn.functional.pad(x, (1, 1, 2, 2, 2, 0), mode="replicate")
-    assert torch.equal(pad_with_edges(x, (2, 2, 1)), padded)
-    parts = torch.cat([x[:, :, :1]] * 2 + [x], dim=2)
-    assert torch.equal(pad_with_edges(x, (2, 0, 0)), parts)
+    padded = pad_with_edges(x, padding)
+    assert torch.equal(pad_by_copies(x, padding), padded)
+    t, h, w = padding
+    assert padded.shape == (1, 2, 3 + t, 4 + 2 * h, 5 + 2 * w)
+    assert torch.equal(padded[:, :, t:, h : h + 4, w : w + 5], x)
+    assert torch.equal(padded[:, :, 0, 0, 0], x[:, :, 0, 0, 0])
 
 
 def test_even_kernels_are_refused() -> None:
