@@ -22,6 +22,7 @@ from schemas.base import StrictModel
 
 # Blocks whose outputs are compared: the last at each of the sizes 1/2, 1/4, 1/8, 1/16, 1/32.
 _COMPARED_BLOCKS = (0, 2, 4, 10, 15)
+UNUSED_LAYERS = ("conv_head", "bn1", "fc")  # after the last compared block
 
 PictureDistance = Callable[[Tensor, Tensor], Tensor]  # two (N, C, H, W) in [-1, 1] to (N,)
 
@@ -55,13 +56,17 @@ class FeatureDistance(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.network = EfficientNetLite0()
+        for unused in UNUSED_LAYERS:
+            delattr(self.network, unused)
         self.eval().requires_grad_(requires_grad=False)
 
     @classmethod
     def from_file(cls, path: Path) -> "FeatureDistance":
         """Read the released state dict; a missing or surplus tensor is an error."""
         distance = cls()
-        load_released_weights(distance.network, read_weights(path))
+        unused = tuple(f"_{name}." for name in UNUSED_LAYERS)
+        tensors = {k: v for k, v in read_weights(path).items() if not k.startswith(unused)}
+        load_released_weights(distance.network, tensors)
         return distance
 
     def train(self, mode: bool = True) -> "FeatureDistance":

@@ -12,7 +12,7 @@ Shape suffixes: B batch, C channels, T frames, H height, W width.
 import logging
 import math
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -23,6 +23,7 @@ from modeling.discriminator import (
     hinge_generator_loss,
     r1_penalty,
 )
+from modeling.gaussian import DiagonalGaussian
 from modeling.perceptual import frame_distance
 from schemas.base import StrictModel
 
@@ -40,7 +41,8 @@ class VaeLossConfig(StrictModel):
     `adversarial_start` is the step at which the discriminator's verdict enters the VAE's loss; the
     discriminator itself trains from `discriminator_start`. With `adversarial_mode` "adaptive" the
     weight is multiplied by the ratio of gradient norms at the decoder's last layer (Esser et al.,
-    arXiv:2012.09841); "fixed" uses it as it is.
+    arXiv:2012.09841); "fixed" uses it as it is. `perceptual_frames` bounds how many frames of a
+    clip, drawn at random, the perceptual term looks at; None is all of them.
     """
 
     l1_weight: NonNegative = 1.0
@@ -50,16 +52,10 @@ class VaeLossConfig(StrictModel):
     adversarial_start: Annotated[int, Field(ge=0)] = 5000
     discriminator_start: Annotated[int, Field(ge=0)] = 4000
     adversarial_mode: Literal["fixed", "adaptive"] = "adaptive"
+    perceptual_frames: Annotated[int, Field(gt=0)] | None = None
     r1_weight: NonNegative = 0.0
     r1_every: Annotated[int, Field(gt=0)] = 16
     max_frame_interval: Annotated[int, Field(gt=0)] = 8
-
-
-class Posterior(Protocol):
-    """What the loss needs of the encoder's answer: the diagonal Gaussian's two tensors."""
-
-    mean: Tensor
-    logvar: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +74,10 @@ class LossTerms:
         return {f.name: float(getattr(self, f.name).detach()) for f in fields(self)}
 
 
-def kl_per_value(posterior: Posterior, num_values: int) -> Tensor:
+def kl_per_value(posterior: DiagonalGaussian, num_values: int) -> Tensor:
     """KL to the standard normal, summed over the latent, divided by the video's num_values."""
-    mean, logvar = posterior.mean.float(), posterior.logvar.float()
-    kl: Tensor = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum()
-    return kl / num_values
+    in_float32 = DiagonalGaussian(posterior.mean.float(), posterior.logvar.float())
+    return in_float32.kl().sum() / num_values
 
 
 def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last: Tensor) -> Tensor:
@@ -93,7 +88,7 @@ def adaptive_weight(reconstruction_loss: Tensor, adversarial_loss: Tensor, last:
     (reconstruction,) = torch.autograd.grad(reconstruction_loss, last, retain_graph=True)
     (adversarial,) = torch.autograd.grad(adversarial_loss, last, retain_graph=True)
     ratio = reconstruction.float().norm() / (adversarial.float().norm() + _ADAPTIVE_EPS)
-    return ratio.clamp(0, _MAX_ADAPTIVE_WEIGHT).detach()
+    return cast(Tensor, ratio.clamp(0, _MAX_ADAPTIVE_WEIGHT).detach())
 
 
 class VaeLoss:
@@ -121,7 +116,7 @@ class VaeLoss:
         self,
         video_BCTHW: Tensor,
         decoded_BCTHW: Tensor,
-        posterior: Posterior,
+        posterior: DiagonalGaussian,
         *,
         step: int,
         last_layer: Tensor,
@@ -138,7 +133,10 @@ class VaeLoss:
         kl = kl_per_value(posterior, video_BCTHW.numel())
         perceptual = zero
         if self._perceptual is not None and config.perceptual_weight > 0:
-            perceptual = frame_distance(self._perceptual, video_BCTHW, decoded_BCTHW).float()
+            chosen = self._drawn_frames(video_BCTHW)
+            perceptual = frame_distance(
+                self._perceptual, video_BCTHW[:, :, chosen], decoded_BCTHW[:, :, chosen]
+            ).float()
         adversarial, weight = zero, zero
         reconstruction = config.l1_weight * l1 + config.perceptual_weight * perceptual
         if self._judges(step):
@@ -171,6 +169,12 @@ class VaeLoss:
             # Lazy regularization (arXiv:1912.04958): weighed up by how seldom it is applied.
             loss = loss + self.config.r1_weight * self.config.r1_every * penalty
         return loss
+
+    def _drawn_frames(self, video_BCTHW: Tensor) -> Tensor:
+        num_frames = video_BCTHW.shape[2]
+        wanted = min(self.config.perceptual_frames or num_frames, num_frames)
+        drawn = torch.randperm(num_frames)[:wanted].sort().values
+        return drawn.to(video_BCTHW.device)
 
     def _judges(self, step: int) -> bool:
         return (

@@ -1,11 +1,11 @@
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import nn
 
 from modeling.discriminator import DiscriminatorConfig, PatchDiscriminator3d
+from modeling.gaussian import DiagonalGaussian
 from modeling.perceptual import (
     FeatureDistance,
     PerceptualConfig,
@@ -24,12 +24,6 @@ from modeling.vae_loss import (
 )
 
 
-@dataclass
-class _Gaussian:
-    mean: torch.Tensor
-    logvar: torch.Tensor
-
-
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -38,8 +32,8 @@ def _video(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*shape, generator=_generator(seed)) * 2 - 1
 
 
-def _standard(*shape: int) -> _Gaussian:
-    return _Gaussian(torch.zeros(shape), torch.zeros(shape))
+def _standard(*shape: int) -> DiagonalGaussian:
+    return DiagonalGaussian(torch.zeros(shape), torch.zeros(shape))
 
 
 class _Decoder(nn.Module):
@@ -63,14 +57,14 @@ def test_kl_is_that_of_torch_distributions_per_input_value() -> None:
     normal = torch.distributions.Normal(mean, (0.5 * logvar).exp().expand_as(mean))
     standard = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
     expected = torch.distributions.kl_divergence(normal, standard).sum() / 1000
-    ours = kl_per_value(_Gaussian(mean, logvar.expand_as(mean)), 1000)
+    ours = kl_per_value(DiagonalGaussian(mean, logvar.expand_as(mean)), 1000)
     torch.testing.assert_close(ours, expected)
 
 
 def test_the_ratio_of_kl_to_l1_is_that_of_the_summed_convention() -> None:
     video = _video(2, 3, 5, 16, 16)
     decoded = video + 0.1
-    posterior = _Gaussian(torch.full((2, 16, 2, 2, 2), 0.3), torch.zeros(2, 16, 2, 2, 2))
+    posterior = DiagonalGaussian(torch.full((2, 16, 2, 2, 2), 0.3), torch.zeros(2, 16, 2, 2, 2))
     loss = VaeLoss(VaeLossConfig(), perceptual=None, discriminator=None)
     terms = loss.generator(video, decoded, posterior, step=0, last_layer=torch.zeros(1))
     summed_l1 = (video - decoded).abs().sum() / 2
@@ -148,6 +142,23 @@ def test_r1_is_added_every_so_many_steps_and_weighed_up() -> None:
     added = value(8, 10.0) - value(8, 0.0)
     assert added > 0
     assert value(8, 20.0) - value(8, 0.0) == pytest.approx(2 * added, rel=1e-4)
+
+
+def test_the_perceptual_term_looks_at_so_many_frames_as_configured() -> None:
+    class Counting(nn.Module):
+        def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            return torch.full((len(first),), float(len(first))) + 0 * (first - second).mean()
+
+    def frames_seen(wanted: int | None) -> float:
+        config = VaeLossConfig(perceptual_frames=wanted)
+        loss = VaeLoss(config, perceptual=Counting(), discriminator=None)
+        video = _video(2, 3, 9, 8, 8)
+        terms = loss.generator(
+            video, video, _standard(2, 4, 3, 1, 1), step=0, last_layer=torch.zeros(1)
+        )
+        return float(terms.perceptual) / 2
+
+    assert [frames_seen(wanted) for wanted in (None, 4, 99)] == [9, 4, 9]
 
 
 def test_sizes_that_differ_are_refused_with_both() -> None:
