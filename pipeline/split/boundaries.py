@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.split.config import EvidenceConfig
 from pipeline.split.evidence import Evidence
-from pipeline.split.fades import find_fades
+from pipeline.split.fades import Fade, find_fades
 from pipeline.split.transnet import runs_above
 from pipeline.split.witnesses import change_ratio, hard_strength, is_peak
 from schemas.clip import ShotKind
@@ -24,9 +24,15 @@ _MIN_GRADUAL_FRAMES = 2
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """`frame` begins the new shot; frames `first_frame` to `last_frame` belong to neither shot.
+    """Where one shot gives way to the next.
 
-    For a cut both equal `frame`, which then belongs to the new shot.
+    For a cut `frame` begins the new shot, and `first_frame` and `last_frame` equal it. Frames
+    `first_frame` to `last_frame` of a gradual transition belong to neither shot, and `frame` is the
+    one at which the picture changes: the middle of a dissolve; the first blank frame of a fade, or
+    where a fade out ends abruptly in the next picture, the first frame of that.
+
+    A fade that leads into the first shot has frame 0, one that ends the source has the number of
+    frames: they are trimmed, but separate nothing.
     """
 
     frame: int
@@ -38,17 +44,18 @@ class Boundary:
     transnet_score: float | None = None
     rejected: str | None = None  # why it was not accepted
 
+    @property
+    def next_start(self) -> int:
+        """The first frame of the new shot."""
+        return self.frame if self.kind == "cut" else self.last_frame + 1
+
 
 def find_boundaries(evidence: Evidence, config: EvidenceConfig) -> list[Boundary]:
-    """Accepted and rejected candidates by frame. Accepted ones do not overlap.
-
-    A fade to the end of the source has `frame` equal to the number of frames.
-    """
-    fades = [
-        Boundary(frame=last + 1, kind="fade", first_frame=first, last_frame=last)
-        for first, last in find_fades(evidence, config)
-    ]
-    hard = [b for b in _hard_candidates(evidence, config) if not _touches(b, fades)]
+    """Accepted and rejected candidates by frame. Accepted ones do not overlap."""
+    hard = _hard_candidates(evidence, config)
+    cuts = {boundary.frame for boundary in hard if boundary.rejected is None}
+    fades = [_fade(fade, cuts, evidence.num_frames) for fade in find_fades(evidence, config)]
+    hard = [boundary for boundary in hard if not _touches(boundary, fades)]
     accepted = [*fades, *(b for b in hard if b.rejected is None)]
     soft = [b for b in _soft_candidates(evidence, config) if not _touches(b, accepted)]
     for boundary in sorted(soft, key=lambda b: -(b.transnet_score or 0.0)):
@@ -58,12 +65,31 @@ def find_boundaries(evidence: Evidence, config: EvidenceConfig) -> list[Boundary
     return sorted([*accepted, *rejected], key=lambda b: (b.frame, b.rejected or ""))
 
 
+def _fade(fade: Fade, cuts: set[int], num_frames: int) -> Boundary:
+    """Its `frame` is where it is abrupt, if it is, so that a cut beside it tells nothing new."""
+    after = fade.last + 1
+    is_entered_gradually = fade.first < fade.first_blank or fade.first == 0
+    if is_entered_gradually and after in cuts:
+        frame = after
+    elif fade.first == 0:
+        frame = 0
+    elif after == num_frames and is_entered_gradually:
+        frame = num_frames
+    else:
+        frame = fade.first_blank
+    return Boundary(frame=frame, kind="fade", first_frame=fade.first, last_frame=fade.last)
+
+
 def _touches(boundary: Boundary, others: list[Boundary]) -> bool:
+    """Whether it is another view of one of `others`."""
+    if boundary.kind == "cut":
+        return any(
+            other.first_frame <= boundary.frame <= max(other.last_frame, other.frame)
+            for other in others
+        )
     first = boundary.first_frame - _SAME_BOUNDARY_AFTER
     last = boundary.last_frame + _SAME_BOUNDARY_BEFORE
-    if boundary.kind == "cut":
-        first = last = boundary.frame
-    return any(first <= other.last_frame + 1 and other.first_frame <= last for other in others)
+    return any(first <= other.last_frame and other.first_frame <= last for other in others)
 
 
 def _hard_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundary]:
@@ -99,7 +125,8 @@ def _why_not_hard(
             return "not_abrupt"
         return None if strength >= config.min_strength else "picture_found_again"
     total = probability + (strength if is_abrupt else 0.0)
-    return None if total >= config.min_sum else "witnesses_disagree"
+    needed = config.min_strength + config.min_probability
+    return None if total >= needed else "witnesses_disagree"
 
 
 def _probability_near(evidence: Evidence, frame: int) -> float | None:
@@ -122,12 +149,12 @@ def _soft_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundar
             first = last = max(1, peak + int(np.argmax(near)))
         found.append(
             Boundary(
-                frame=first if is_cut else last + 1,
+                frame=first if is_cut else peak,
                 kind="cut" if is_cut else "dissolve",
                 first_frame=first,
                 last_frame=last,
                 transnet_score=probability,
-                rejected=None if probability >= config.min_sum else "not_sure",
+                rejected=None if probability >= config.min_probability else "not_sure",
             )
         )
     return found

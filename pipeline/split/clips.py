@@ -47,7 +47,7 @@ def clip_rows(
 
 def shot_spans(accepted: list[Boundary], num_frames: int) -> list[tuple[int, int]]:
     """Frames [start, end) of every shot, without those of gradual transitions."""
-    starts = [0, *(boundary.frame for boundary in accepted)]
+    starts = [0, *(boundary.next_start for boundary in accepted)]
     ends = [*(boundary.first_frame for boundary in accepted), num_frames]
     return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 

@@ -24,7 +24,8 @@ class EvidenceConfig(StrictModel):
     """What counts as a boundary. Content: mean change of hue, saturation and value, 8-bit levels.
 
     The strength of a hard candidate is min(content / full_content, 1) * (1 - likeness), in [0, 1].
-    Where TransNetV2 looked, strength and its probability are added and held against `min_sum`.
+    Where TransNetV2 looked, strength and its probability together must reach the sum of what is
+    asked of each alone, so that one may make up for the other.
     """
 
     min_content: Positive = 12.0  # below, a change is no candidate
@@ -34,8 +35,8 @@ class EvidenceConfig(StrictModel):
     sure_strength: Share = 0.6  # with `sure_ratio`: no need to ask the second witness
     sure_ratio: Annotated[float, Field(ge=1)] = 2.5
     max_slow_likeness: Share = 0.5  # another picture than 16 frames ago: perhaps a dissolve
-    min_sum: Positive = 0.6
-    min_transition: Share = 0.5  # frames of a gradual change, as TransNetV2 sees them
+    min_probability: Share = 0.5  # accepts TransNetV2's boundaries where nothing is abrupt
+    min_transition: Share = 0.5  # TransNetV2's measure for the frames of a gradual change
     min_contrast: Annotated[float, Field(ge=0)] = 5.0  # 8-bit levels; below, a frame is blank
     max_fade_s: Positive = 2.0  # on each side of the blank frames
 

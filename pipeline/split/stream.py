@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 from scenedetect import FrameTimecode, VideoStream
 
-from pipeline.media.convert import Converter
 from pipeline.media.errors import MediaError
 from pipeline.media.video import VideoReader
 from pipeline.split.sharpness import SharpnessMeter
@@ -37,9 +37,9 @@ class SmallPictureStream(VideoStream):  # type: ignore[misc]
         self.error: MediaError | None = None
         self._uri = reader.uri
         self._size_HW = _reduced_size(reader.display_size, short_side_px)
-        self._converter = Converter(
-            size_HW=self._size_HW, pix_fmt="bgr24", orientation=reader.orientation
-        )
+        self._orientation = reader.orientation
+        self._stored_size_HW = reader.orientation.turn_size(self._size_HW)
+        self._scaler = VideoReformatter()
         self._frames: Iterator[tuple[int, float, VideoFrame]] = reader.av_frames()
         self._meter = SharpnessMeter()
 
@@ -50,7 +50,16 @@ class SmallPictureStream(VideoStream):  # type: ignore[misc]
         _, time_s, frame = item
         self.time_s.append(time_s)
         self.sharpness.append(self._meter.measure(frame))
-        return self._converter.convert(frame)
+        height, width = self._stored_size_HW
+        small = self._scaler.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="bgr24",
+            interpolation=Interpolation.FAST_BILINEAR,
+            threads=1,
+        )
+        return self._orientation.upright(small.to_ndarray())
 
     def _next(self) -> tuple[int, float, VideoFrame] | None:
         try:

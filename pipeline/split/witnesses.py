@@ -32,13 +32,24 @@ Scores: TypeAlias = "array[float] | NDArray[np.float32]"
 
 
 class ScoredAdaptiveDetector(AdaptiveDetector):  # type: ignore[misc]
-    """Proposes cuts like its base; keeps every frame's content score."""
+    """Proposes cuts like its base; keeps every frame's content score.
+
+    The score is the base's with its default weights, computed in one sweep instead of nine.
+    """
 
     def __init__(self, config: EvidenceConfig) -> None:
         super().__init__(
             adaptive_threshold=config.min_ratio, min_content_val=config.min_content, min_scene_len=1
         )
         self.content = array("f")
+        self._last_hsv: NDArray[Any] | None = None
+
+    def _calculate_frame_score(
+        self, timecode: FrameTimecode, frame_img: NDArray[np.uint8]
+    ) -> float:
+        hsv = cv2.cvtColor(frame_img, cv2.COLOR_BGR2HSV)
+        last, self._last_hsv = self._last_hsv, hsv
+        return 0.0 if last is None else sum(cv2.mean(cv2.absdiff(hsv, last))[:3]) / 3
 
     def process_frame(
         self, timecode: FrameTimecode, frame_img: NDArray[np.uint8]
@@ -143,9 +154,13 @@ class PictureWitness(SceneDetector):  # type: ignore[misc]
 
 def change_ratio(content: Scores, index: int) -> float:
     """Change at a frame over the mean change at its neighbors, two on either side; at most 255."""
-    near = [content[i] for i in range(index - 2, index + 3) if i != index and 0 < i < len(content)]
+    near = [
+        float(content[i])
+        for i in range(index - 2, index + 3)
+        if i != index and 0 < i < len(content)
+    ]
     mean = sum(near) / len(near) if near else 0.0
-    return min(content[index] / mean, 255.0) if mean > 1e-5 else 255.0
+    return min(float(content[index]) / mean, 255.0) if mean > 1e-5 else 255.0
 
 
 def is_peak(content: Scores, index: int, radius: int = 2) -> bool:

@@ -129,7 +129,7 @@ def _split_video(
         if boundary.rejected is not None:
             shot = _shot_row(row, boundary).model_dump()
             split.candidates.append(ShotCandidateRow(**shot, reason=boundary.rejected))
-        elif boundary.frame < evidence.num_frames:
+        elif 0 < boundary.frame < evidence.num_frames:
             split.shots.append(_shot_row(row, boundary))
     if evidence.error is not None:
         failure = to_failure(evidence.error)
