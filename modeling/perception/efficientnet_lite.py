@@ -109,7 +109,7 @@ class _InvertedResidual(nn.Module):
         self.has_skip = stride == 1 and in_channels == group.channels
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        x = x_NCHW
+        x: Tensor = x_NCHW
         if self.has_expansion:
             x = F.relu6(self.bn0(self.expand_conv(x)))
         x = F.relu6(self.bn1(self.depthwise_conv(x)))

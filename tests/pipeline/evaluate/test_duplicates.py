@@ -1,0 +1,70 @@
+"""The edits and the peer of the duplicate evaluation, and its sums on labelled media."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.evaluate.duplicates import evaluate_duplicates, perceptual_hash
+from pipeline.evaluate.perturbations import PERTURBATIONS, crop, letterbox, reencode, tone
+from tests.media_files import moving_frames
+
+FRAMES_THWC = moving_frames(4, 96, 128)
+
+
+def test_every_edit_changes_the_picture_and_keeps_the_number_of_frames() -> None:
+    for name, perturbation in PERTURBATIONS.items():
+        edited = perturbation.edit(FRAMES_THWC)
+        assert len(edited) == len(FRAMES_THWC), name
+        assert edited.dtype == np.uint8, name
+        changed = edited.shape != FRAMES_THWC.shape or (edited != FRAMES_THWC).any()
+        assert changed == (perturbation.span == (0.0, 1.0)), name
+
+
+def test_letterbox_adds_its_share_and_crop_keeps_its_share() -> None:
+    boxed = letterbox(FRAMES_THWC, 0.25)
+    assert boxed.shape[1:3] == (128, 128)
+    assert (boxed[:, :16] == 0).all()
+    np.testing.assert_array_equal(boxed[:, 16:112], FRAMES_THWC)
+    assert crop(FRAMES_THWC, 0.75).shape[1:3] == (72, 96)
+
+
+def test_a_stronger_encoding_is_further_from_the_original() -> None:
+    errors = [
+        np.abs(reencode(FRAMES_THWC, crf=crf, short_side=96).astype(int) - FRAMES_THWC).mean()
+        for crf in (10, 30, 50)
+    ]
+    assert errors[0] < errors[1] < errors[2]
+
+
+def test_the_hash_knows_a_brighter_copy_and_not_another_picture() -> None:
+    first, other = FRAMES_THWC[0], moving_frames(1, 96, 128, seed=9)[0]
+    brighter = tone(FRAMES_THWC[:1], gain=1.1)[0]
+    assert (perceptual_hash(first) != perceptual_hash(brighter)).sum() <= 6
+    assert (perceptual_hash(first) != perceptual_hash(other)).sum() > 16
+
+
+def test_mild_edits_are_found_and_unrelated_clips_are_not(labelled_media: Path) -> None:
+    figures = evaluate_duplicates(
+        labelled_media,
+        model="efficientnet_lite0",
+        min_similarity=0.9,
+        min_luma_sd=6.0,
+        num_frames=2,
+        max_sources=6,
+    )
+    mild, unrelated = figures.recall_mild, figures.false_unrelated
+    assert mild is not None
+    assert unrelated is not None
+    assert mild.share > 0.8
+    assert unrelated.share < 0.05
+    assert mild.interval[0] <= mild.share <= mild.interval[1]
+
+
+@pytest.mark.parametrize("name", ["flip", "gray"])
+def test_edits_of_known_effect(name: str) -> None:
+    edited = PERTURBATIONS[name].edit(FRAMES_THWC)
+    if name == "flip":
+        np.testing.assert_array_equal(edited[:, :, 0], FRAMES_THWC[:, :, -1])
+    else:
+        assert (edited[..., 0] == edited[..., 2]).all()
