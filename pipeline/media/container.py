@@ -1,7 +1,8 @@
 """Opens one media file safely and yields its decoded frames, nothing else.
 
 One demuxer (chosen by content), the `file` protocol only, one thread, no reference to another
-file ever followed. Damage raises: no concealed picture is ever passed on as a good one.
+file ever followed. Damage that the decoder notices raises instead of being concealed; entropy
+coding lets some flipped bits pass for a picture, which no reader can tell.
 """
 
 import errno

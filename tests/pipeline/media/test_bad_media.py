@@ -105,7 +105,8 @@ def test_playlists_are_never_followed(playlist: str, suffix: str, tmp_path: Path
     target = write_video(tmp_path / "target.mp4", moving_frames(3))
     path = tmp_path / f"list{suffix}"
     path.write_text(playlist.format(target=target))
-    assert error_class_of(path) in ("playlist_refused", "not_media")
+    is_known = playlist.lstrip("\ufeff\n").startswith(("#EXTM3U", "ffconcat", "<", "v=0"))
+    assert error_class_of(path) == ("playlist_refused" if is_known else "not_media")
 
 
 def test_no_moov(tmp_path: Path) -> None:
@@ -136,17 +137,22 @@ def test_a_container_that_just_stops_is_told_from_a_whole_one(tmp_path: Path) ->
     assert len(numbers) > 20
 
 
-def test_flipped_bytes_never_come_out_as_pictures(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", numbered_frames(60), container_options=FASTSTART)
+def test_flipped_bytes_end_the_good_frames(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (24, 96, 128, 3), dtype=np.uint8)
+    path = write_video(tmp_path / "a.mp4", frames, container_options=FASTSTART, gop=24)
+    with open_video(file_uri(path), LIMITS) as reader:
+        whole = [frame.image for frame in reader.frames()]
     data = bytearray(path.read_bytes())
-    middle = data.index(b"mdat") + (len(data) - data.index(b"mdat")) // 2
-    for place in range(middle, middle + 40):
+    start = data.index(b"mdat") + int((len(data) - data.index(b"mdat")) * 0.3)
+    for place in range(start, start + 30):  # within a coded picture: its framing stays whole
         data[place] ^= 0xA5
     path.write_bytes(data)
-    numbers, error_class = frames_before_damage(path)
-    assert error_class == "decode_error"
-    assert numbers == list(range(len(numbers)))
-    assert len(numbers) > 10
+    images = []
+    with pytest.raises(MediaError) as caught, open_video(file_uri(path), LIMITS) as reader:
+        images.extend(frame.image for frame in reader.frames())
+    assert caught.value.error_class == "decode_error"
+    assert 4 < len(images) < 12
+    assert np.array_equal(np.stack(images), np.stack(whole[: len(images)]))
 
 
 def test_a_clip_before_the_damage_can_still_be_read(tmp_path: Path) -> None:
@@ -162,15 +168,18 @@ def test_a_clip_before_the_damage_can_still_be_read(tmp_path: Path) -> None:
         assert caught.value.error_class == "decode_error"
 
 
-def test_a_recording_that_starts_in_the_middle_loses_only_its_start(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.ts", numbered_frames(60), format="mpegts", num_b_frames=2)
-    data = path.read_bytes()
-    packets = [data[i : i + 188] for i in range(0, len(data), 188)]
-    path.write_bytes(b"".join(packets[:3] + packets[9:]))  # tables, then a torn group
+def test_a_recording_whose_start_is_torn_loses_only_its_start(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", numbered_frames(60), container_options=FASTSTART)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 4
+    data[start : start + 900] = bytes(900)
+    path.write_bytes(data)
     with open_video(file_uri(path), LIMITS) as reader:
-        numbers = [read_number(frame.image) for frame in reader.frames()]
+        frames = list(reader.frames())
+    numbers = [read_number(frame.image) for frame in frames]
     assert numbers == list(range(numbers[0], 60))
     assert 0 < numbers[0] <= 24
+    assert (frames[0].index, frames[0].time_s) == (0, 0.0)
 
 
 def test_audio_without_pictures(tmp_path: Path) -> None:
