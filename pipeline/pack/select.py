@@ -1,6 +1,6 @@
 """From verdicts and captions to the jobs of a tier: what is packed, and who has no caption."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,7 +45,7 @@ class Selection:
 def select_jobs(
     joined: pa.Table,
     decisions: Decisions,
-    records: Iterator[ClipRecord],
+    records: Iterable[ClipRecord],
     captions: Mapping[str, StructuredCaption],
 ) -> Selection:
     """Jobs of the clips that passed. `records` are those of exactly these clips."""

@@ -144,8 +144,36 @@ def load_tiers(path: Path = DEFAULT_TIERS_FILE, overrides: Sequence[str] = ()) -
 
     An override may also begin with `tiers.`, as in the config of a whole run.
     """
-    plain = [override.removeprefix("tiers.") for override in overrides]
-    return validate(TiersConfig, apply_overrides(read_toml(path), plain), where=str(path))
+    return validate(TiersConfig, override_tiers(read_toml(path), overrides), where=str(path))
+
+
+def override_tiers(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The tree of a tiers file with overrides set.
+
+    A limit that is tightened takes the tiers above it along, where those are looser; one that is
+    loosened below the tier beneath it is still refused when the tree is validated.
+    """
+    for override in overrides:
+        plain = override.removeprefix("tiers.")
+        tree = apply_overrides(tree, [plain])
+        keys = plain.partition("=")[0].strip().split(".")
+        if len(keys) == 5 and keys[1] == "limits" and keys[4] in ("min", "max"):
+            tree = _tighten_above(tree, keys)
+    return dict(tree)
+
+
+def _tighten_above(tree: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    tier, _, stage, name, side = keys
+    value = tree[tier]["limits"][stage][name][side]
+    changed = dict(tree)
+    for tiers in (VIDEO_TIERS, IMAGE_TIERS):
+        names: list[str] = list(tiers)
+        for above in names[names.index(tier) + 1 :] if tier in names else ():
+            own = tree.get(above, {}).get("limits", {}).get(stage, {}).get(name, {}).get(side)
+            if own is not None and (own < value if side == "min" else own > value):
+                tighter = {above: {"limits": {stage: {name: {side: value}}}}}
+                changed = merge(changed, tighter)
+    return changed
 
 
 def _plain_limits(tier: TierConfig) -> dict[str, Any]:
