@@ -79,7 +79,7 @@ def sharpness_of(luma_HW: NDArray[np.uint8]) -> float | None:
 
 def cutoff_share(luma_HW: NDArray[np.uint8]) -> float:
     """In (0, 1]: 1 when the detail reaches up to the pixel grid's own limit."""
-    size = min(_SPECTRUM_PX, *luma_HW.shape)
+    size = int(min(_SPECTRUM_PX, *luma_HW.shape))
     window = np.hanning(size)[:, None] * np.hanning(size)[None, :]
     spectrum = np.zeros((size, size // 2 + 1))
     for tile in _textured_tiles(luma_HW, size):
@@ -96,7 +96,7 @@ def cutoff_share(luma_HW: NDArray[np.uint8]) -> float:
     if energy[-1] <= 0:
         return 2.0 / size
     reached = int(np.searchsorted(energy, _ENERGY_SHARE * energy[-1]))
-    return min(1.0, reached / size / (_ENERGY_SHARE * 0.5))
+    return min(1.0, float(reached / (size * _ENERGY_SHARE * 0.5)))
 
 
 def _textured_tiles(luma_HW: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:

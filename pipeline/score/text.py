@@ -71,19 +71,20 @@ class TextStage:
     def areas(self, frames_THWC: NDArray[np.uint8]) -> list[float]:
         """Share of text in each of some frames, with the eyes of the second look."""
         return [
-            union_area(self._find(frame, self._config.follow_long_side)) for frame in frames_THWC
+            union_area(self.find(frame, self._config.follow_long_side)) for frame in frames_THWC
         ]
 
     def _look(self, clip: Clip) -> tuple[list[NDArray[np.uint8]], list[list[TextBox]]]:
         frames = clip.key_frames_THWC
         scan = [frames[i] for i in evenly(len(frames), self._config.num_scan_frames)]
-        boxes = [self._find(frame, self._config.scan_long_side) for frame in scan]
+        boxes = [self.find(frame, self._config.scan_long_side) for frame in scan]
         if not any(boxes):
             return scan, boxes
         follow = [frames[i] for i in evenly(len(frames), self._config.num_follow_frames)]
-        return follow, [self._find(frame, self._config.follow_long_side) for frame in follow]
+        return follow, [self.find(frame, self._config.follow_long_side) for frame in follow]
 
-    def _find(self, frame_HWC: NDArray[np.uint8], long_side: int) -> list[TextBox]:
+    def find(self, frame_HWC: NDArray[np.uint8], long_side: int) -> list[TextBox]:
+        """Boxes of lines in one frame, looked at with this long side or its own smaller one."""
         height, width = frame_HWC.shape[:2]
         scale = min(1.0, long_side / max(height, width))
         size = (max(32, round(width * scale)), max(32, round(height * scale)))
