@@ -147,7 +147,7 @@ def test_flipped_bytes_end_the_good_frames(tmp_path: Path) -> None:
     for place in range(start, start + 30):  # within a coded picture: its framing stays whole
         data[place] ^= 0xA5
     path.write_bytes(data)
-    images = []
+    images: list[np.ndarray] = []
     with pytest.raises(MediaError) as caught, open_video(file_uri(path), LIMITS) as reader:
         images.extend(frame.image for frame in reader.frames())
     assert caught.value.error_class == "decode_error"
