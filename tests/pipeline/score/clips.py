@@ -23,7 +23,7 @@ def picture(height: int = 360, width: int = 640, seed: int = 0) -> Images:
         )
         total += fine
     total = 128 + 45 * total / total.std()
-    return np.clip(cv2.GaussianBlur(total, (0, 0), 0.6), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(cv2.GaussianBlur(total, (0, 0), 0.6), 0, 255), np.uint8)
 
 
 def clip_of(frames: Sequence[Images], fps: float = 24.0, *, kind: str = "video") -> Clip:

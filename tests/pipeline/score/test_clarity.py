@@ -15,11 +15,15 @@ def score(frame: Images) -> ClarityScore:
     return result
 
 
+def blurred(image: Images, sigma_px: float) -> Images:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma_px), np.uint8)
+
+
 def test_more_blur_is_less_sharp_step_by_step() -> None:
     sharp = picture(540, 960)
     values = [score(sharp).sharpness]
     for sigma in (0.7, 1.2, 2.0, 3.0, 5.0):
-        values.append(score(cv2.GaussianBlur(sharp, (0, 0), sigma)).sharpness)
+        values.append(score(blurred(sharp, sigma)).sharpness)
     assert values == sorted(values, reverse=True)
     assert values[0] - values[-1] > 1.0
 
@@ -34,7 +38,7 @@ def test_contrast_alone_hardly_changes_sharpness() -> None:
 
 def test_a_sharp_subject_before_a_blurred_background_stays_sharp() -> None:
     sharp = picture(540, 960)
-    background = cv2.GaussianBlur(sharp, (0, 0), 6)
+    background = blurred(sharp, 6)
     mixed = background.copy()
     mixed[150:400, 300:660] = sharp[150:400, 300:660]
     low, middle, high = (score(image).sharpness for image in (background, mixed, sharp))

@@ -75,7 +75,7 @@ def test_a_detector_takes_the_place_of_the_gradient(tmp_path: Path) -> None:
         kind="overlay", model_id="constant", interface_version=1, num_frames=1, height=32,
         width=32, resize="stretch", config_sha256="",
     )  # fmt: skip
-    values = {
+    values: dict[str, np.ndarray] = {
         "boxes": np.array([[[0.1, 0.8, 0.9, 0.95], [0.0, 0.0, 0.1, 0.1]]], np.float32),
         "scores": np.array([[0.9, 0.2]], np.float32),
         "classes": np.array([[3, 0]], np.int64),

@@ -41,7 +41,9 @@ def test_flicker_is_not_a_slow_fade() -> None:
 
 def test_color_and_contrast_raise_the_proxy_and_clipping_lowers_it() -> None:
     image = picture(360, 640)
-    gray = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    gray = np.repeat(
+        np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)[..., None], 3, axis=2
+    )
     pale = np.asarray(128 + (image.astype(np.float32) - 128) * 0.2, np.uint8)
     burnt = np.clip(image.astype(np.int16) + 150, 0, 255).astype(np.uint8)
     assert aesthetic_proxy(image) > aesthetic_proxy(gray)

@@ -21,7 +21,7 @@ def stage() -> TextStage:
 
 
 def background(num_frames: int, speed: float = 8.0) -> list[Images]:
-    smooth = cv2.GaussianBlur(picture(), (0, 0), 5)
+    smooth = np.asarray(cv2.GaussianBlur(picture(), (0, 0), 5), np.uint8)
     motion = CameraMotion(speed, 200.0)
     return list(render_motion(smooth, motion, size_HW=SIZE, fps=24.0, num_frames=num_frames))
 
