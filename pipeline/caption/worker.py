@@ -18,6 +18,7 @@ from pipeline.media.errors import MediaError, to_failure
 from pipeline.storage import Store
 from pipeline.tables import Table, part_key
 from pipeline.tier.records import ClipRecord
+from pipeline.tier.scores import NUMBER_FIELDS
 from schemas.base import fingerprint
 from schemas.caption import VLM_FIELDS, StructuredCaption
 from schemas.status import Failure
@@ -27,8 +28,12 @@ _NO_FRAMES = np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
 def caption_fingerprint(config: CaptionConfig, tables: Mapping[str, str]) -> str:
-    """Changes with the captioner, its config and the scores and sources that it speaks from."""
-    return fingerprint(CAPTION_VERSION, config, dict(tables))
+    """Changes with the captioner, its config and the scores that it speaks from.
+
+    Not with the pool: when sources come or go, the captions of the others stay.
+    """
+    scores = {stage: tables[stage] for stage in NUMBER_FIELDS if stage in tables}
+    return fingerprint(CAPTION_VERSION, config, scores)
 
 
 def caption_table(store: Store, table_fingerprint: str) -> Table:

@@ -126,7 +126,7 @@ def _set_up(
 def _yuv_frames(images: Iterable[Image]) -> Iterator[VideoFrame]:
     reformatter = VideoReformatter()
     for image in images:
-        yield reformatter.reformat(
+        frame = reformatter.reformat(
             VideoFrame.from_ndarray(image, format="rgb24"),
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
@@ -134,6 +134,19 @@ def _yuv_frames(images: Iterable[Image]) -> Iterator[VideoFrame]:
             dst_color_range=ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC,
         )
+        _clear_padding(frame)
+        yield frame
+
+
+def _clear_padding(frame: VideoFrame) -> None:
+    """Zero what lies between the end of a row and the next: x264 reads it, and decides by it.
+
+    Without this, sizes whose chroma rows are padded (width 336, 224, ...) now and then encode
+    to other bytes.
+    """
+    for plane in frame.planes:
+        rows = np.asarray(memoryview(plane)).reshape(-1, plane.line_size)
+        rows[:, plane.width :] = 0
 
 
 def _fill(image: Image, job: PackJob, size_HW: tuple[int, int]) -> Image:

@@ -48,7 +48,10 @@ def select_jobs(
     records: Iterable[ClipRecord],
     captions: Mapping[str, StructuredCaption],
 ) -> Selection:
-    """Jobs of the clips that passed. `records` are those of exactly these clips."""
+    """Jobs of the clips that passed. `records` are those of exactly these clips.
+
+    Source tags are taken from the records: they may change without a new caption.
+    """
     rows = np.flatnonzero(decisions.passed)
     row_of = dict(zip(joined["clip_id"].take(rows).to_pylist(), rows.tolist(), strict=True))
     jobs, num_without = [], 0
@@ -57,6 +60,7 @@ def select_jobs(
         if caption is None:
             num_without += 1
             continue
+        caption = caption.model_copy(update={"source_tags": record.provenance.tags})
         row = row_of[record.clip.clip_id]
         bucket, crop_px = decisions.bucket_of(row), crop_of(decisions, row)
         jobs.append(pack_job(record, caption, decisions.tier, bucket, crop_px))

@@ -106,7 +106,7 @@ class Candidates:
         self._fits: dict[tuple[int, tuple[int, ...]], tuple[IntArray, Shapes]] = {}
 
     def take(self, rows: NDArray[np.int64]) -> "Candidates":
-        return Candidates(self.joined.take(rows))
+        return _Subset(self, rows)
 
     def numbers(self, name: str) -> FloatArray:
         """NaN where null: a score is never NaN."""
@@ -154,6 +154,35 @@ class Candidates:
             )
             self._fits[key] = longest_fitting(available, tier.frames), fit(clean, tier.area_px)
         return self._fits[key]
+
+
+class _Subset(Candidates):
+    """Some rows of other candidates; nothing is converted twice."""
+
+    def __init__(self, whole: Candidates, rows: NDArray[np.int64]) -> None:
+        super().__init__(whole.joined)
+        self.num_rows = len(rows)
+        self._whole = whole
+        self._rows = rows
+
+    def numbers(self, name: str) -> FloatArray:
+        if name not in self._numbers:
+            self._numbers[name] = self._whole.numbers(name)[self._rows]
+        return self._numbers[name]
+
+    def mask(self, name: str) -> Mask:
+        return self._whole.mask(name)[self._rows]
+
+    def is_set(self, name: str) -> Mask:
+        return self._whole.is_set(name)[self._rows]
+
+    def is_text(self, name: str, text: str) -> Mask:
+        return self._whole.is_text(name, text)[self._rows]
+
+    def texts(self, name: str, rows: Mask) -> list[str]:
+        chosen = np.zeros(self._whole.num_rows, dtype=np.bool_)
+        chosen[self._rows[rows]] = True
+        return self._whole.texts(name, chosen)
 
 
 def columns_for(config: TiersConfig, tier: TierName) -> tuple[str, ...]:

@@ -266,7 +266,7 @@ def test_explain_names_first_reason_bucket_and_winner(store: Store) -> None:
 
 
 def test_a_million_clips_are_judged_in_two_seconds(store: Store) -> None:
-    """CPU time, so that a busy machine does not decide; measured: about 0.5 s on an idle core."""
+    """CPU time of the verdict, so that waiting for a busy machine does not count."""
     maker = ClipMaker()
     for number in range(1000):
         maker.add(source=str(number), motion={"speed": number / 500}, quality={"niqe": number / 90})
