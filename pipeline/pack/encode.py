@@ -91,7 +91,7 @@ def encode_mp4(
         stream = container.add_stream("libx264", rate=rate)
         _set_up(stream, size_HW, rate, config)
         count = 0
-        for frame in _yuv_frames(images):
+        for frame in yuv_frames(images):
             frame.pts, frame.time_base = count, 1 / rate
             container.mux(stream.encode(frame))
             count += 1
@@ -123,7 +123,7 @@ def _set_up(
     context.color_range = ColorRange.MPEG
 
 
-def _yuv_frames(images: Iterable[Image]) -> Iterator[VideoFrame]:
+def yuv_frames(images: Iterable[Image]) -> Iterator[VideoFrame]:
     reformatter = VideoReformatter()
     for image in images:
         frame = reformatter.reformat(
