@@ -50,7 +50,7 @@ def test_gradients_are_equal(tiled: bool) -> None:
     ours, theirs = pair(TINY_VAE, torch.float64)
     size = (9, 16, 24)
     if tiled:
-        size = (21, 32, 40)
+        size = (21, 16, 40)
         ours.enable_tiling(TINY_TILING)
         theirs.use_framewise_encoding = theirs.use_framewise_decoding = True
         theirs.enable_tiling(32, 32, 16, 24, 24, 12)
@@ -70,7 +70,7 @@ def test_gradients_are_equal(tiled: bool) -> None:
     assert (difference / norm) ** 0.5 < 1e-7
 
 
-@pytest.mark.parametrize("size", [(29, 40, 56), (5, 80, 80), (37, 16, 16)])
+@pytest.mark.parametrize("size", [(21, 40, 24), (5, 40, 64), (37, 16, 16)])
 def test_tiles_are_equal(size: tuple[int, int, int]) -> None:
     ours, theirs = pair(TINY_VAE, torch.float32)
     ours.enable_tiling(TINY_TILING)
