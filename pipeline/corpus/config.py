@@ -11,7 +11,8 @@ class DuplicateConfig(StrictModel):
     """A clip goes when its cosine similarity to a better, kept clip reaches `min_similarity`.
 
     Above `max_exact_clips` the search looks only into the `num_probes` nearest partitions of each
-    clip: a small, measured share of pairs is then missed.
+    clip: a small, measured share of pairs is then missed. The threshold belongs to the default
+    embedding and prefers precision: lower ones also take other moments of a static camera's shot.
     """
 
     enabled: bool = True
