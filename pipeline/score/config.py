@@ -61,7 +61,7 @@ class TextConfig(StrictModel):
 
     backend: Literal["rapidocr", "paddleocr"] = "rapidocr"
     num_scan_frames: Annotated[int, Field(ge=1, le=24)] = 3
-    scan_long_side: Annotated[int, Field(ge=160, le=1920)] = 512
+    scan_long_side: Annotated[int, Field(ge=160, le=1920)] = 448
     num_follow_frames: Annotated[int, Field(ge=1, le=24)] = 6
     follow_long_side: Annotated[int, Field(ge=160, le=1920)] = 640
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -87,7 +87,7 @@ class OverlaysConfig(StrictModel):
 
 
 class SensitiveConfig(StrictModel):
-    num_frames: Annotated[int, Field(ge=1, le=24)] = 4
+    num_frames: Annotated[int, Field(ge=1, le=24)] = 3
 
 
 class CropConfig(StrictModel):
