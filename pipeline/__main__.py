@@ -1,7 +1,6 @@
 """`python -m pipeline COMMAND`: run the curation, look at its output."""
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
@@ -10,11 +9,12 @@ from rich.console import Console
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse and run. A known error is one line on stderr and exit code 1."""
-    from pipeline.cli.app import KNOWN_ERRORS, app
+    from pipeline.cli.app import app
+    from pipeline.cli.errors import KNOWN_ERRORS
 
-    logging.basicConfig(
-        level=os.environ.get("LOGLEVEL", "INFO"), format="%(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for chatty in ("faiss", "pyscenedetect"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         app(args=list(arguments) if arguments is not None else None, prog_name="pipeline")
     except KNOWN_ERRORS as error:
@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"error: {error}", markup=False, style="bold red"
         )
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from pipeline.caption.config import CaptionConfig
-from pipeline.config_file import apply_overrides, merge, read_toml, validate
+from pipeline.config_file import apply_overrides, read_toml, validate
 from pipeline.corpus.config import CorpusConfig
 from pipeline.embed.config import EmbedConfig
 from pipeline.engine.config import EngineConfig
@@ -16,7 +16,7 @@ from pipeline.media.config import MediaLimits
 from pipeline.pack.config import PackConfig
 from pipeline.score.config import ScoreConfig
 from pipeline.split.config import SplitConfig
-from pipeline.tier.config import DEFAULT_TIERS_FILE, TiersConfig
+from pipeline.tier.config import DEFAULT_TIERS_FILE, TiersConfig, override_tiers
 from schemas.base import StrictModel, fingerprint
 
 
@@ -54,10 +54,12 @@ class PipelineConfig(StrictModel):
 def load_config(path: Path | None, overrides: Sequence[str]) -> PipelineConfig:
     """The shipped tiers, then the file, then each `--set a.b=c`. Raises ConfigError.
 
-    A file's `[tiers]` section is laid over the shipped tiers key by key.
+    A tier that the file writes down replaces the shipped one whole; `--set` changes one limit.
     """
-    tree: dict[str, Any] = {"tiers": read_toml(DEFAULT_TIERS_FILE)}
-    if path is not None:
-        tree = merge(tree, read_toml(path))
-    where = str(path) if path is not None else "config"
-    return validate(PipelineConfig, apply_overrides(tree, overrides), where=where)
+    tree: dict[str, Any] = {} if path is None else read_toml(path)
+    tree["tiers"] = {**read_toml(DEFAULT_TIERS_FILE), **tree.get("tiers", {})}
+    of_tiers = [override for override in overrides if override.startswith("tiers.")]
+    others = [override for override in overrides if not override.startswith("tiers.")]
+    tree = apply_overrides(tree, others)
+    tree["tiers"] = override_tiers(tree["tiers"], of_tiers)
+    return validate(PipelineConfig, tree, where=str(path) if path is not None else "config")

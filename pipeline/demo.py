@@ -4,7 +4,6 @@ The head gets its own ports and temporary folder, so that it meets no other Ray 
 and is ended by the process ids that were started here, never by `ray stop`.
 """
 
-import json
 import os
 import shlex
 import signal
@@ -19,10 +18,11 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.table import Table as RichTable
 
+from pipeline.cli.look import sample_table
 from pipeline.demo_media import DemoMediaError, fetch_demo_media
 from pipeline.home import HOME_VARIABLE
+from pipeline.pack.inspect import inspect_manifest
 
 _JOB = ["python", "pipeline/run.py", "--tier", "3"]
 _HEAD_TIMEOUT_S = 90.0
@@ -58,11 +58,12 @@ def run_demo(output: Path, console: Console) -> None:
 @contextmanager
 def _local_head(root: Path, console: Console) -> Iterator[str]:
     """A Ray head on this machine for the time of the block; yields the dashboard's address."""
-    dashboard, gcs, client = _free_ports(3)
+    dashboard, gcs, client, agent = _free_ports(4)
     # A short path: Ray puts Unix sockets below it, whose names may have 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="rs-", ignore_cleanup_errors=True) as scratch:
         command = [_ray(), "start", "--head", "--block", f"--port={gcs}", f"--temp-dir={scratch}"]
         command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
+        command += [f"--dashboard-agent-listen-port={agent}"]
         command += [f"--ray-client-server-port={client}", "--include-dashboard=true"]
         # Logical CPUs: actors hold fractions; how many work at once is set by the pools.
         command += [f"--num-cpus={max(8, os.cpu_count() or 1)}"]
@@ -158,21 +159,5 @@ def _show(output: Path, console: Console) -> None:
     manifest_path = output / "shards" / "tier-3" / "manifest.json"
     if not manifest_path.exists():
         raise DemoError(f"the job ended well but {manifest_path} is not there")
-    manifest = json.loads(manifest_path.read_text())
-    console.print(f"manifest: {manifest_path}")
-    console.print(f"samples: {manifest['totals']['num_samples']}")
-    from pipeline.pack.inspect import first_samples
-
-    rows = RichTable("clip_id", "bucket", "fps", "speed %/s", "sharpness", "camera", "caption")
-    for sample in first_samples(manifest_path, 3):
-        motion, clarity = sample.scores.motion, sample.scores.clarity
-        rows.add_row(
-            sample.clip_id[:12],
-            f"f{sample.num_frames:03d}_{sample.height}x{sample.width}",
-            f"{sample.fps:g}" if sample.fps else "-",
-            f"{motion.speed:.1f}" if motion else "-",
-            f"{clarity.sharpness:.2f}" if clarity else "-",
-            sample.camera_movement or "-",
-            sample.caption.to_prompt()[:60],
-        )
-    console.print(rows)
+    console.print(f"manifest: {manifest_path}", markup=False, soft_wrap=True)
+    console.print(sample_table(inspect_manifest(str(manifest_path)).first))

@@ -20,7 +20,7 @@ from pipeline.config import PipelineConfig
 from pipeline.corpus.table import find_corpus
 from pipeline.embed.worker import embed_pass, embedding_table
 from pipeline.engine.work import Engine, Pass, WorkerSpec
-from pipeline.ingest.entry import ListedEntry
+from pipeline.ingest.entry import ListedEntry, ListingError
 from pipeline.ingest.listing import list_inputs
 from pipeline.ingest.sources import rows_by_item, source_rows
 from pipeline.ingest.table import ingest_table
@@ -46,10 +46,6 @@ logger = logging.getLogger(__name__)
 EMBEDDING = "embedding"
 
 
-class EmptyPoolError(ValueError):
-    """The input holds nothing that could be a medium."""
-
-
 @dataclass
 class Walk:
     """One run over one output. `tables` fills up with the fingerprints of the current tables."""
@@ -68,7 +64,7 @@ class Walk:
         """All passes. Raises EngineError, StorageError, ListingError, WeightsError."""
         entries = list_inputs(self.inputs)
         if not entries:
-            raise EmptyPoolError(f"{', '.join(self.inputs)}: no entry bears a media suffix")
+            raise ListingError(f"{', '.join(self.inputs)}: no entry bears a media suffix")
         self.ingest(engine, entries)
         clips = self.split(engine)
         self.embed(engine, clips)
@@ -142,8 +138,6 @@ class Walk:
         started = time.monotonic()
         embeddings = embedding_table(self.store, self.config.embed, self.config.media).read()
         result = find_corpus(self.store, clips, embeddings, self.config.corpus)
-        for warning in result.warnings:
-            logger.warning("%s", warning)
         self.tables[CORPUS] = result.table.fingerprint
         found = result.table.read(["clip_id", "duplicate_of"]).to_pylist()
         duplicates = {row["clip_id"] for row in found if row["duplicate_of"] is not None}

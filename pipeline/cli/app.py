@@ -6,12 +6,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.config_file import ConfigError
-from pipeline.home import LostOutputError, resolve
-from pipeline.storage import StorageError, Store
+from pipeline.home import resolve
+from pipeline.storage import Store
 from schemas.tier import IMAGE_TIERS, VIDEO_TIERS, TierName, parse_tier
-
-KNOWN_ERRORS: tuple[type[Exception], ...] = (ConfigError, LostOutputError, StorageError, ValueError)
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__
@@ -75,17 +72,17 @@ def inspect(
     manifest: Annotated[str, typer.Argument(help="path or URL of a manifest.json")],
 ) -> None:
     """Totals, buckets, shards, a histogram of each score, the first rows."""
-    from pipeline.pack.inspect import inspect_manifest
+    from pipeline.cli.look import show_inspection
 
-    inspect_manifest(resolve(manifest), console)
+    show_inspection(resolve(manifest), console)
 
 
 @app.command()
 def verify(manifest: Annotated[str, typer.Argument(help="path or URL of a manifest.json")]) -> None:
     """Recompute every hash, count and key. Fails on a missing, extra or altered shard."""
-    from pipeline.pack.verify import verify_manifest
+    from pipeline.cli.look import show_verification
 
-    verify_manifest(resolve(manifest), console)
+    show_verification(resolve(manifest), console)
 
 
 @app.command()
@@ -130,10 +127,10 @@ def gc(
     output: Output,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would go")] = False,
 ) -> None:
-    """Remove shards that no manifest names."""
-    from pipeline.pack.gc import collect_garbage
+    """Remove shards that no manifest names and tables that the last run did not use."""
+    from pipeline.cli.look import show_garbage
 
-    collect_garbage(Store(resolve(output)), console, dry_run=dry_run)
+    show_garbage(Store(resolve(output)), console, dry_run=dry_run)
 
 
 @app.command()

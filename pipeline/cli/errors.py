@@ -1,0 +1,25 @@
+"""What a user can mend: shown as one line, without a traceback."""
+
+from pipeline.config_file import ConfigError
+from pipeline.demo import DemoError
+from pipeline.demo_media import DemoMediaError
+from pipeline.engine.errors import EngineError
+from pipeline.home import LostOutputError
+from pipeline.ingest.entry import ListingError
+from pipeline.onnx_model import WeightsError
+from pipeline.run_record import RunRecordError
+from pipeline.storage import StorageError
+from pipeline.tier.explain import UnknownClipError
+
+KNOWN_ERRORS: tuple[type[Exception], ...] = (
+    ConfigError,
+    DemoError,
+    DemoMediaError,
+    EngineError,
+    ListingError,
+    LostOutputError,
+    RunRecordError,
+    StorageError,
+    UnknownClipError,
+    WeightsError,
+)
