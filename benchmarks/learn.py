@@ -29,6 +29,7 @@ def _device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark_limit = 4  # every stage has new shapes: keep the search short
     torch.set_float32_matmul_precision("high")
     return torch.device("cuda")
 

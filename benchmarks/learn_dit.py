@@ -51,7 +51,7 @@ class Sizes:
     batch_size: int
 
 
-NORMAL = Sizes(num_frames=17, side=128, num_clips=3072, batch_size=64)
+NORMAL = Sizes(num_frames=17, side=128, num_clips=2048, batch_size=64)
 TINY = Sizes(num_frames=5, side=32, num_clips=8, batch_size=4)
 
 

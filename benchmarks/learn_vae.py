@@ -192,7 +192,11 @@ class VaeTraining:
         """Train the first stage with each rate from the same weights; keep the best rate."""
         weights = copy.deepcopy(self.vae.state_dict())
         state = copy.deepcopy(self._optimizer.state_dict())
+        for step in range(12):  # the first steps choose kernels; no rate shall pay for that
+            self._step(self._curriculum[0], 0.0, step)
         for rate in _TRIED_RATES:
+            self.vae.load_state_dict(weights)
+            self._optimizer.load_state_dict(copy.deepcopy(state))
             self._peak_rate = rate
             losses: list[float] = []
             start, step = time.perf_counter(), 0

@@ -104,8 +104,8 @@ class PcaAutoencoder:
     def _fit(self, blocks_NP: Tensor) -> tuple[Tensor, Tensor]:
         mean_P = blocks_NP.mean(0)
         centred_NP = blocks_NP - mean_P
-        _, vectors_PP = torch.linalg.eigh((centred_NP.T @ centred_NP).double())
-        return mean_P, vectors_PP[:, -self._num_latent :].float()
+        _, vectors_PP = torch.linalg.eigh(centred_NP.T @ centred_NP)
+        return mean_P, vectors_PP[:, -self._num_latent :]
 
     def _through(self, video: Tensor, depth: int, basis: tuple[Tensor, Tensor]) -> Tensor:
         mean_P, vectors_PK = basis
@@ -115,10 +115,10 @@ class PcaAutoencoder:
 
 
 def _blocks(video: Tensor, depth: int) -> Tensor:
-    """Cut (B, C, T, H, W) into rows of depth x 8 x 8 x C values."""
+    """Cut (B, C, T, H, W) into rows of depth x 8 x 8 x C values, in float64."""
     b, c, t, h, w = video.shape
     cut = video.float().reshape(b, c, t // depth, depth, h // 8, 8, w // 8, 8)
-    return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(0, 3).flatten(1)
+    return cut.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(0, 3).flatten(1).double()
 
 
 def _unblocks(blocks_NP: Tensor, shape: torch.Size, depth: int) -> Tensor:
