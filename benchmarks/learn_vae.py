@@ -60,7 +60,7 @@ LOSS = VaeLossConfig(
     discriminator_start=7600,
     adversarial_start=8000,
 )
-_TRIED_RATES = (5e-4, 1e-3, 2e-3)
+_TRIED_RATES = (4e-4, 8e-4, 1.6e-3)
 _TRIAL_SHARE = 0.025  # of the time budget, for each rate
 _CONTINUED_RATE = 4e-4
 _FIRST_LOGVAR = -6.0  # start with little noise in the latent: the KL weight asks for no more
