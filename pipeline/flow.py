@@ -59,9 +59,11 @@ class Walk:
     timings: list[PassTiming] = field(default_factory=list)
     results: list[TierResult] = field(default_factory=list)
     sources: list[SourceRow] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
 
     def run(self, engine: Engine) -> None:
         """All passes. Raises EngineError, StorageError, ListingError, WeightsError."""
+        self.weights.update(used_weights(self.config))
         entries = list_inputs(self.inputs)
         if not entries:
             raise ListingError(f"{', '.join(self.inputs)}: no entry bears a media suffix")
@@ -71,7 +73,7 @@ class Walk:
         kept = self.corpus(clips)
         kinds: set[MediaKind] = {"image" if t in IMAGE_TIERS else "video" for t in self.tiers}
         self.score(engine, [clip for clip in kept if clip.media_kind in kinds])
-        releaser = Releaser(self.config, self.store, self.tables, self.run_pass)
+        releaser = Releaser(self.config, self.store, self.tables, self.weights, self.run_pass)
         self.results.extend(releaser.release(engine, tier) for tier in self.tiers)
 
     def ingest(self, engine: Engine, entries: Sequence[ListedEntry]) -> None:
@@ -194,7 +196,7 @@ class Walk:
         """What the run's record says of the walk, as far as it got."""
         return {
             "tables": dict(self.tables),
-            "weights": used_weights(self.config),
+            "weights": dict(self.weights),
             "passes": tuple(self.timings),
             "tiers": tuple(self.results),
             "num_sources": len(self.sources),

@@ -26,7 +26,6 @@ from pipeline.tier.funnel import funnel_counts
 from pipeline.tier.join import load_joined
 from pipeline.tier.records import ClipRecord, read_records
 from pipeline.tier.rules import Candidates, columns_for, decide
-from pipeline.used_weights import used_weights
 from schemas.tier import TierName
 
 logger = logging.getLogger(__name__)
@@ -45,6 +44,7 @@ class Releaser:
     config: PipelineConfig
     store: Store
     tables: dict[str, str]
+    weights: dict[str, str]
     run_pass: RunPass
 
     def release(self, engine: Engine, tier: TierName) -> TierResult:
@@ -70,7 +70,7 @@ class Releaser:
             captioner=config.caption.captioner,
             funnel=funnel,
             config_fingerprint=config.result_fingerprint,
-            weights=used_weights(config),
+            weights=self.weights,
             tables=self.tables,
         )
         return TierResult(tier=tier, manifest=write_manifest(self.store, manifest), funnel=funnel)
