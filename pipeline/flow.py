@@ -100,6 +100,8 @@ class Walk:
             (row for key, row in present.items() if key not in done),
             item_id=source_key,
             max_items=self.config.passes.sources_per_part,
+            num_bytes=lambda row: row.num_bytes or 0,
+            max_bytes=self.config.passes.source_bytes_per_part,
         )
         pass_ = Pass(
             name="split",

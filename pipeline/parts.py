@@ -1,8 +1,9 @@
 """Cut the items that are left to do into parts: by content alone, the same for every run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from pipeline.engine.work import Part
 from pipeline.tables import part_key
@@ -17,11 +18,15 @@ def cut_into_parts(
     max_items: int,
     group: Callable[[T], str] | None = None,
     max_group_items: int | None = None,
+    num_bytes: Callable[[T], int] | None = None,
+    max_bytes: int | None = None,
 ) -> list[Part]:
     """Parts of at most `max_items` items, in the order of (group, id).
 
-    With `group` (clips by their source), a group of up to `max_group_items` items stays in one
-    part, so that its source is decoded once; a larger group is cut, and small groups share a part.
+    With `num_bytes` and `max_bytes` a part also ends before it grows over that size; an item that
+    is larger makes a part of its own. With `group` (clips by their source), a group of up to
+    `max_group_items` items stays in one part, so that its source is decoded once; a larger group
+    is cut, and small groups share a part.
     Raises ValueError when two items have one id.
     """
     group_of = group or (lambda _: "")
@@ -30,13 +35,14 @@ def cut_into_parts(
         if item_id(one) == item_id(other) and group_of(one) == group_of(other):
             raise ValueError(f"item {item_id(one)!r} was planned twice")
     largest = max_items if group is None else (max_group_items or max_items)
+    sizes = _Sizes(num_bytes, max_bytes)
     parts: list[list[T]] = []
     current: list[T] = []
     for _, members in groupby(ordered, key=group_of):
         chunk = list(members)
-        pieces = [chunk[i : i + largest] for i in range(0, len(chunk), largest)]
-        for piece in pieces:
-            if current and len(current) + len(piece) > max_items:
+        for piece in sizes.pieces(chunk, largest):
+            together = [*current, *piece]
+            if current and (len(together) > max_items or not sizes.fit(together)):
                 parts.append(current)
                 current = []
             current = [*current, *piece]
@@ -46,3 +52,27 @@ def cut_into_parts(
         Part(key=part_key(item_id(item) for item in members), items=tuple(members))
         for members in parts
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes(Generic[T]):
+    """The limit of bytes in a part, if there is one."""
+
+    num_bytes: Callable[[T], int] | None
+    max_bytes: int | None
+
+    def fit(self, items: Iterable[T]) -> bool:
+        if self.num_bytes is None or self.max_bytes is None:
+            return True
+        return sum(self.num_bytes(item) for item in items) <= self.max_bytes
+
+    def pieces(self, items: Iterable[T], max_items: int) -> Iterator[list[T]]:
+        """Runs of at most `max_items` items within the limit, at least one item each."""
+        piece: list[T] = []
+        for item in items:
+            if piece and (len(piece) == max_items or not self.fit([*piece, item])):
+                yield piece
+                piece = []
+            piece.append(item)
+        if piece:
+            yield piece
