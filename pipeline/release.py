@@ -17,7 +17,13 @@ from pipeline.engine.work import Engine, Pass, WorkerSpec
 from pipeline.pack.manifest import build_manifest, num_failed_clips, write_manifest
 from pipeline.pack.plan import ShardPlan, make_plan
 from pipeline.pack.select import read_captions, select_jobs, selected_clip_ids
-from pipeline.pack.worker import PackWorker, pack_parts, record_pack_failure
+from pipeline.pack.worker import (
+    PackWorker,
+    find_pack_report,
+    pack_parts,
+    record_pack_failure,
+)
+from pipeline.part_report import find_part_report
 from pipeline.run_record import TierResult
 from pipeline.stage import Resources
 from pipeline.storage import Store
@@ -88,6 +94,7 @@ class Releaser:
             parts=list(caption_parts(records, table.done_items("clip_id"), config.clips_per_part)),
             workers=(WorkerSpec(make, Resources()),),
             record_failure=partial(record_caption_failure, table),
+            find_report=partial(find_part_report, table),
             item_timeout_s=self.config.passes.item_timeout_s,
         )
         self.run_pass(engine, pass_, num_items=len(records))
@@ -105,6 +112,7 @@ class Releaser:
                 parts=parts,
                 workers=(WorkerSpec(make, Resources()),),
                 record_failure=partial(record_pack_failure, self.store, plan.plan),
+                find_report=partial(find_pack_report, self.store, plan.plan),
                 item_timeout_s=config.passes.item_timeout_s,
             )
             self.run_pass(engine, pass_, num_items=plan.num_clips)

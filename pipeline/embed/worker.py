@@ -16,6 +16,7 @@ from pipeline.embed.frames import ClipFrames, read_clips
 from pipeline.engine.work import Part, PartReport, Pass, WorkerSpec
 from pipeline.media.config import MediaLimits
 from pipeline.onnx_model import OnnxModel, locate_weights
+from pipeline.part_report import find_part_report
 from pipeline.parts import cut_into_parts
 from pipeline.stage import Resources
 from pipeline.storage import Store
@@ -117,6 +118,7 @@ def embed_pass(
         parts=_parts(left, clips_per_part),
         workers=(worker,),
         record_failure=partial(record_failure, table),
+        find_report=partial(find_part_report, table),
         item_timeout_s=item_timeout_s,
     )
 

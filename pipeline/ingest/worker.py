@@ -14,6 +14,7 @@ from pipeline.ingest.table import STEP, IngestRow, failed_row, ingest_table
 from pipeline.media.errors import MediaError, to_failure
 from pipeline.media.fetch import local_path
 from pipeline.media.probe import probe_media
+from pipeline.part_report import find_part_report
 from pipeline.parts import cut_into_parts
 from pipeline.stage import Resources
 from pipeline.storage import Store
@@ -83,6 +84,7 @@ def ingest_pass(entries: Iterable[ListedEntry], store: Store, config: IngestConf
         parts=parts,
         workers=(WorkerSpec(factory=factory, resources=Resources()),),
         record_failure=partial(_record_failure, table),
+        find_report=partial(find_part_report, table),
         item_timeout_s=_ITEM_TIMEOUT_S,
     )
 

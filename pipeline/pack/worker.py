@@ -29,7 +29,14 @@ from pipeline.pack.report import (
     shard_table,
     unfinished,
 )
-from pipeline.pack.shard import IndexRow, ShardWriter, index_bytes, shard_entry
+from pipeline.pack.shard import (
+    IndexRow,
+    ShardWriter,
+    index_bytes,
+    shard_entry,
+    shard_is_there,
+)
+from pipeline.part_report import find_part_report
 from pipeline.storage import Store
 from schemas.shard import ShardEntry
 from schemas.status import Failure
@@ -148,6 +155,18 @@ def record_pack_failure(store: Store, plan: str, part: Part, failure: Failure) -
     given_up_table(store, plan).write_part(item.clip_id, [row], seconds=0.0)
     logger.warning("clip %s is given up: %s", item.clip_id, failure.error)
     return PartReport(0, 1, 0.0, {failure.error_class: 1})
+
+
+def find_pack_report(store: Store, plan: str, part: Part) -> PartReport | None:
+    """What a finished shard holds; None for one that is not there, and for a piece of one."""
+    shard: PlannedShard = part.items[0].shard
+    shards = shard_table(store, plan)
+    if part.key != shard.name or not shards.is_done(shard.name):
+        return None
+    (row,) = shards.read(keys=[shard.name]).to_pylist()
+    if not shard_is_there(store, shard, ShardRow.model_validate(row).entry):
+        return None
+    return find_part_report(pack_table(store, plan), part)
 
 
 def _status(failure: Failure | None) -> dict[str, bool | str]:
