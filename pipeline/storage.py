@@ -83,6 +83,14 @@ class Store:
         names = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.full(path), False))
         return sorted(name for name in names if not name.endswith(TEMPORARY_SUFFIX))
 
+    def leftovers(self) -> tuple[str, ...]:
+        """Temporary files that killed runs left anywhere below, sorted. None on object stores."""
+        if not self.is_local:
+            return ()
+        root = Path(self.location)
+        found = root.rglob(f".*{TEMPORARY_SUFFIX}")
+        return tuple(sorted(str(path.relative_to(root)) for path in found if path.is_file()))
+
     def write_bytes(self, path: str, data: bytes) -> None:
         """Replace or create the file, whole or not at all. Raises StorageError."""
         with self.replacing(path) as temporary:

@@ -1,6 +1,7 @@
 """Commands that look at an output and answer from its tables and shards; no media is opened."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from pipeline.config import load_config
+from pipeline.engine.output_lock import locked_output
 from pipeline.pack.gc import collect_garbage
 from pipeline.pack.inspect import Inspection, ScoreHistogram, inspect_manifest
 from pipeline.pack.verify import verify_manifest
@@ -85,8 +87,10 @@ def show_verification(location: str, console: Console) -> None:
 
 
 def show_garbage(store: Store, console: Console, *, dry_run: bool) -> None:
+    """Raises OutputLockedError while a run writes here, unless it is only asked."""
     tables = read_run_record(store).tables
-    garbage = collect_garbage(store, dry_run=dry_run, current_tables=tables)
+    with nullcontext() if dry_run else locked_output(store.location):
+        garbage = collect_garbage(store, dry_run=dry_run, current_tables=tables)
     for path in garbage.paths:
         console.print(path, markup=False, soft_wrap=True)
     verb = "would free" if dry_run else "freed"

@@ -1,10 +1,11 @@
-"""Removes what no manifest names: shards of replaced plans, and on request superseded tables."""
+"""Removes what nothing names: shards of replaced plans, leftovers of kills, superseded tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.pack.manifest import MANIFEST_NAME, SHARDS_FOLDER, read_manifest
 from pipeline.storage import Store
+from pipeline.tier.join import joined_part
 from schemas.shard import ShardManifest
 
 _TABLES = "tables"
@@ -28,12 +29,13 @@ def collect_garbage(
     """Find, and without `dry_run` remove, the unnamed files of an output.
 
     `also_named_by` protects the shards of manifests that were kept elsewhere. With
-    `current_tables` (step -> fingerprint), tables of these steps at other fingerprints go too.
-    Must not run beside a job that packs into the same output.
+    `current_tables` (step -> fingerprint), tables of these steps at other fingerprints go too, and
+    so do joins of older tables. Must not run beside a job that writes into the same output.
     """
-    paths = list(_unnamed_shards(store, also_named_by))
+    paths = [*_unnamed_shards(store, also_named_by), *store.leftovers()]
     if current_tables is not None:
         paths.extend(_superseded_tables(store, current_tables))
+        paths.extend(_superseded_joins(store, current_tables))
     num_bytes = sum(store.size(path) for path in paths)
     if not dry_run:
         for path in paths:
@@ -70,12 +72,22 @@ def _unnamed_shards(store: Store, also_named_by: Sequence[ShardManifest]) -> Ite
 
 
 def _superseded_tables(store: Store, current: Mapping[str, str]) -> Iterator[str]:
-    """Done markers before parts: a kill midway leaves parts that nobody reads."""
     for step, fingerprint in current.items():
         for other in store.list(f"{_TABLES}/{step}"):
-            if other == fingerprint:
-                continue
-            folder = f"{_TABLES}/{step}/{other}"
-            names = store.list(folder)
-            yield from (f"{folder}/_done/{name}" for name in store.list(f"{folder}/_done"))
-            yield from (f"{folder}/{name}" for name in names if name != "_done")
+            if other != fingerprint:
+                yield from _table_files(store, f"{_TABLES}/{step}/{other}")
+
+
+def _superseded_joins(store: Store, current: Mapping[str, str]) -> Iterator[str]:
+    """Every join of tables but the one of the tables as they are now."""
+    table, state = joined_part(store, current)
+    keep = {table.done_path(state), table.part_path(state)}
+    for name in store.list(f"{_TABLES}/{table.step}"):
+        files = _table_files(store, f"{_TABLES}/{table.step}/{name}")
+        yield from (path for path in files if path not in keep)
+
+
+def _table_files(store: Store, folder: str) -> Iterator[str]:
+    """Done markers before parts: a kill midway leaves parts that nobody reads."""
+    yield from (f"{folder}/_done/{name}" for name in store.list(f"{folder}/_done"))
+    yield from (f"{folder}/{name}" for name in store.list(folder) if name != "_done")

@@ -54,17 +54,22 @@ def load_joined(
     store: Store, tables: Mapping[str, str], columns: Sequence[str] | None = None
 ) -> pa.Table:
     """The join of the tables as they are now, from its own table where that is up to date."""
-    inputs = {step: tables[step] for step in _input_steps() if step in tables}
-    cache = Table(store, JOINED, fingerprint(JOIN_VERSION, inputs), joined_schema())
-    state = _state(store, inputs)
+    cache, state = joined_part(store, tables)
     if state in cache.done_keys():
         return cache.read(columns, keys=[state])
-    joined = join_tables(store, inputs)
+    joined = join_tables(store, tables)
     try:
         cache.write_part(state, joined, seconds=0.0)
     except StorageError as error:
         logger.warning("the joined table is not kept: %s", error)
     return joined if columns is None else joined.select(list(columns))
+
+
+def joined_part(store: Store, tables: Mapping[str, str]) -> tuple[Table, str]:
+    """Where the join of the tables as they are now is kept: the table and the key in it."""
+    inputs = {step: tables[step] for step in _input_steps() if step in tables}
+    cache = Table(store, JOINED, fingerprint(JOIN_VERSION, inputs), joined_schema())
+    return cache, _state(store, inputs)
 
 
 def join_tables(store: Store, tables: Mapping[str, str]) -> pa.Table:
