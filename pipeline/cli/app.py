@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from pipeline.config_file import ConfigError
 from pipeline.home import resolve
 from pipeline.storage import Store
 from schemas.tier import IMAGE_TIERS, VIDEO_TIERS, TierName, parse_tier
@@ -92,7 +93,7 @@ def funnel(
     """What passes a tier and what each rule removes, alone and first; from tables alone."""
     from pipeline.cli.look import show_funnel
 
-    show_funnel(Store(resolve(output)), parse_tier(tier), config, overrides, console)
+    show_funnel(Store(resolve(output)), _tier(tier), config, overrides, console)
 
 
 @app.command()
@@ -146,4 +147,11 @@ def evaluate(
 
 
 def _tiers(text: str) -> list[TierName]:
-    return [*VIDEO_TIERS, *IMAGE_TIERS] if text == "all" else [parse_tier(text)]
+    return [*VIDEO_TIERS, *IMAGE_TIERS] if text == "all" else [_tier(text)]
+
+
+def _tier(text: str) -> TierName:
+    try:
+        return parse_tier(text)
+    except ValueError as error:
+        raise ConfigError(f"--tier {text}: {error}") from error

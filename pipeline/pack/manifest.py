@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from pipeline.pack.plan import ShardPlan
 from pipeline.pack.report import pack_table, shard_rows
-from pipeline.storage import Store
+from pipeline.storage import StorageError, Store
 from schemas.base import canonical_json
 from schemas.shard import Funnel, ManifestTotals, ShardManifest
 from schemas.tier import Bucket, TierName
@@ -76,4 +78,16 @@ def write_manifest(store: Store, manifest: ShardManifest) -> str:
 
 
 def read_manifest(store: Store, path: str) -> ShardManifest:
-    return ShardManifest.model_validate_json(store.read_bytes(path))
+    """Raises StorageError when there is none, or none that this version can read."""
+    place = store.full(path)
+    try:
+        return ShardManifest.model_validate_json(store.read_bytes(path))
+    except OSError as error:
+        raise StorageError(
+            f"{place}: cannot be read ({error.strerror or error}); run the tier again to write it"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]["msg"]
+        raise StorageError(
+            f"{place}: not a manifest of this version ({first}); run the tier again to write it"
+        ) from error

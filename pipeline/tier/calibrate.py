@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config_file import ConfigError
 from pipeline.storage import Store
 from pipeline.tier.config import Limit, Rule, TierConfig, TiersConfig, ladder
 from pipeline.tier.join import load_joined
@@ -52,10 +53,10 @@ def calibrate_tables(
 def calibrate(joined: pa.Table, config: TiersConfig, retain: float) -> Calibration:
     """Move every limit that is not `fixed`. Tier 5 takes over tier 4: a person decides there.
 
-    Raises ValueError for a retention outside (0, 1].
+    Raises ConfigError for a retention outside (0, 1].
     """
     if not 0 < retain <= 1:
-        raise ValueError(f"retain must lie above 0 and at most 1, got {retain}")
+        raise ConfigError(f"retain must lie above 0 and at most 1, got {retain}")
     candidates = Candidates(joined)
     retentions: list[TierRetention] = []
     for tiers in (VIDEO_TIERS[:-1], IMAGE_TIERS):
