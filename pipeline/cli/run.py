@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, get_args
@@ -18,6 +18,7 @@ from pipeline.engine.output_lock import check_version, locked_output
 from pipeline.flow import Walk
 from pipeline.home import resolve
 from pipeline.ingest.sources import read_exclusions
+from pipeline.pack.takedown import shards_holding
 from pipeline.run_record import RunRecord, TierResult, versions
 from pipeline.storage import Store
 from schemas.tier import TierName
@@ -106,6 +107,8 @@ def run_curation(request: RunRequest, console: Console) -> None:
                 }
             )
             record.write(store)
+    for line in takedown_lines(store, request.exclude):
+        console.print(line, soft_wrap=True, markup=False)
     for result in record.tiers:
         console.print(funnel_table(result))
         console.print(f"manifest: {store.full(result.manifest)}", soft_wrap=True, markup=False)
@@ -126,6 +129,14 @@ def dry_run_report(request: RunRequest, console: Console) -> None:
     with make_engine(request.engine, request.config.engine) as engine:
         for name, num_workers in plan_workers(request.config, request.store, engine):
             console.print(f"{name}: {num_workers} workers at once", markup=False)
+
+
+def takedown_lines(store: Store, exclude: frozenset[str]) -> Iterator[str]:
+    """The shards that still hold excluded sources; none are named by a manifest of this run."""
+    for held in shards_holding(store, exclude) if exclude else ():
+        remedy = "run its tier again" if held.is_named else "gc removes it"
+        place, num_clips = store.full(held.shard), len(held.clip_ids)
+        yield f"holds {num_clips} clips of excluded sources: {place} ({remedy})"
 
 
 def funnel_table(result: TierResult) -> RichTable:
