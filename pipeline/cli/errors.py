@@ -4,6 +4,7 @@ from pipeline.config_file import ConfigError
 from pipeline.demo import DemoError
 from pipeline.demo_media import DemoMediaError
 from pipeline.engine.errors import EngineError
+from pipeline.evaluate.figures import EvaluationError
 from pipeline.home import LostOutputError
 from pipeline.ingest.entry import ListingError
 from pipeline.onnx_model import WeightsError
@@ -16,6 +17,7 @@ KNOWN_ERRORS: tuple[type[Exception], ...] = (
     DemoError,
     DemoMediaError,
     EngineError,
+    EvaluationError,
     ListingError,
     LostOutputError,
     RunRecordError,

@@ -8,13 +8,13 @@ its brightest luma over time stays at or below 24, as ffmpeg's cropdetect does b
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluate.interval import bootstrap_mean
+from pipeline.evaluate.duplicate_clips import MEDIA_LIST
+from pipeline.evaluate.figures import OURS, Figure, median_figure, share_figure
 from pipeline.evaluate.motion import encoded_clip
 from pipeline.media.config import MediaLimits
 from pipeline.media.errors import MediaError
@@ -39,53 +39,43 @@ _BARS: tuple[tuple[tuple[float, float, float, float], tuple[int, int, int]], ...
 Sides = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
-class BorderFigures:
-    """Errors are the largest over the four sides, in pixels; intervals are 95 %, over clips."""
-
-    num_barred: int
-    num_plain: int
-    median_error_px: float
-    share_within_2_px: float
-    share_within_2_px_interval: tuple[float, float]
-    false_alarms: int  # plain clips with any side over 2 px
-    peer_median_error_px: float
-    peer_share_within_2_px: float
-    peer_false_alarms: int
+PART = "borders"
+PEER = f"rows of luma up to {_PEER_LIMIT}"
+_MAX_ERROR_PX = 2
 
 
-def evaluate_borders(media: Path, *, max_clips: int = 24) -> BorderFigures:
-    """Clips that the media's own measurement calls free of borders, in the order of their names."""
-    ours, peers = [], []
-    plain_ours, plain_peers = [], []
+def evaluate_borders(media: Path, *, max_clips: int = 24) -> list[Figure]:
+    """Clips that the media's own measurement calls free of borders, in the order of their names.
+
+    The error is the largest over the four sides; a false alarm is a plain clip with any side over
+    2 px.
+    """
+    errors: dict[str, list[float]] = {OURS: [], PEER: []}
+    alarms: dict[str, list[bool]] = {OURS: [], PEER: []}
     with tempfile.TemporaryDirectory() as folder:
         for index, frames in enumerate(_plain_clips(media, max_clips)):
             bars, color = _BARS[index % len(_BARS)]
             true = _pixels(bars, frames.shape[1:3])
             barred = encoded_clip(Path(folder) / "a.mp4", list(_draw(frames, true, color)), 24.0)
             plain = encoded_clip(Path(folder) / "b.mp4", list(frames), 24.0)
-            ours.append(_error(_measure(barred), true))
-            peers.append(_error(_threshold(barred), true))
-            plain_ours.append(max(_measure(plain)))
-            plain_peers.append(max(_threshold(plain)))
-    within = [float(error <= 2) for error in ours]
-    return BorderFigures(
-        num_barred=len(ours),
-        num_plain=len(plain_ours),
-        median_error_px=float(np.median(ours)),
-        share_within_2_px=float(np.mean(within)),
-        share_within_2_px_interval=bootstrap_mean(within),
-        false_alarms=sum(value > 2 for value in plain_ours),
-        peer_median_error_px=float(np.median(peers)),
-        peer_share_within_2_px=float(np.mean([error <= 2 for error in peers])),
-        peer_false_alarms=sum(value > 2 for value in plain_peers),
-    )
+            for method, measure in ((OURS, _measure), (PEER, _threshold)):
+                errors[method].append(_error(measure(barred), true))
+                alarms[method].append(max(measure(plain)) > _MAX_ERROR_PX)
+    figures = []
+    for method in (OURS, PEER):
+        within = [error <= _MAX_ERROR_PX for error in errors[method]]
+        figures += [
+            median_figure(PART, "median error (px)", method, errors[method], "barred clips"),
+            share_figure(PART, "within 2 px", method, within, "barred clips"),
+            share_figure(PART, "false alarms", method, alarms[method], "plain clips"),
+        ]
+    return figures
 
 
 def _plain_clips(media: Path, max_clips: int) -> Iterator[NDArray[np.uint8]]:
     """The first frames of each video, T x H x W x 3 with even sides."""
     count = 0
-    with (media / "media.jsonl").open() as file:
+    with (media / MEDIA_LIST).open() as file:
         entries = [json.loads(line) for line in file]
     for entry in sorted(entries, key=lambda e: str(e["name"])):
         borders = (entry.get("measured") or {}).get("border_tblr") or [1]

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.evaluate.shot_labels import CUTS_FILE
 from pipeline.media.config import MediaLimits
 from pipeline.media.errors import MediaError
 from pipeline.media.video import open_video
 
+MEDIA_LIST = "media.jsonl"
 Images = NDArray[np.uint8]
 _MIN_SIDE = 120
 _MIN_DURATION_S = 1.0
@@ -42,9 +44,9 @@ class EvaluationClip:
 
 def list_clips(media: Path) -> list[EvaluationClip]:
     """From every readable video of usual size and rate: up to three spans without a known cut."""
-    cuts: dict[str, Any] = json.loads((media / "gt" / "shot_cuts.json").read_text())
+    cuts: dict[str, Any] = json.loads((media / CUTS_FILE).read_text())
     clips: list[EvaluationClip] = []
-    for line in (media / "media.jsonl").read_text().splitlines():
+    for line in (media / MEDIA_LIST).read_text().splitlines():
         row = json.loads(line)
         if row["kind"] != "video" or row["error"] or not row["fps"] or not row["frames"]:
             continue

@@ -1,4 +1,4 @@
-"""How well near-duplicates are told from other clips, at the deployed threshold.
+"""How well near-duplicates are told from other clips, at the deployed thresholds.
 
 Positives: each clip against an edited copy of itself, per edit, and the labelled duplicate groups.
 Negatives: clips of unrelated sources, and (hard) another moment of the same source, where a static
@@ -9,54 +9,29 @@ re-encodings go through H.264.
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.corpus.config import DuplicateConfig
+from pipeline.embed.config import EmbedConfig
 from pipeline.embed.worker import embed
 from pipeline.evaluate.duplicate_clips import EvaluationClip, list_clips, read_times
-from pipeline.evaluate.interval import bootstrap_mean
+from pipeline.evaluate.figures import OURS, Figure, share_figure
 from pipeline.evaluate.perturbations import PERTURBATIONS, Severity, resize
 from pipeline.onnx_model import OnnxModel
 
+PART = "duplicates"
+PEER = "perceptual hash"
+GROUPS_FILE = "gt/duplicate_groups.json"
 Images = NDArray[np.uint8]
 _CLIPS_PER_SOURCE = 2
 _MAX_HASH_DISTANCE = 10  # of 64 bits
 _WHOLE = (0.0, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A share of `count` pairs with its 95 % interval (bootstrap over pairs)."""
-
-    share: float
-    count: int
-    interval: tuple[float, float]
-    peer_share: float
-
-    @classmethod
-    def of(cls, hits: list[bool], peer_hits: list[bool]) -> "Share | None":
-        if not hits:
-            return None
-        return cls(float(np.mean(hits)), len(hits), bootstrap_mean(hits), float(np.mean(peer_hits)))
-
-
-@dataclass(frozen=True, slots=True)
-class DuplicateFigures:
-    """Shares of pairs called duplicates: high is good for recalls, low for the last two."""
-
-    model_id: str
-    min_similarity: float
-    num_clips: int
-    recall_by_edit: dict[str, Share]
-    recall_mild: Share | None
-    recall_strong: Share | None
-    recall_labelled: Share | None
-    false_unrelated: Share | None
-    same_source: Share | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,32 +47,42 @@ class _Look:
         return is_close, distance <= _MAX_HASH_DISTANCE
 
 
+@dataclass(slots=True)
 class _Tally:
-    """Hits of ours and of the peer."""
+    """Which pairs ours and the peer called duplicates."""
 
-    def __init__(self) -> None:
-        self.hits: list[bool] = []
-        self.peer_hits: list[bool] = []
+    hits: list[bool] = field(default_factory=list)
+    peer_hits: list[bool] = field(default_factory=list)
 
     def add(self, pair: tuple[bool, bool]) -> None:
         self.hits.append(pair[0])
         self.peer_hits.append(pair[1])
 
-    def share(self) -> Share | None:
-        return Share.of(self.hits, self.peer_hits)
+    def figures(self, measure: str, counted: str = "pairs") -> list[Figure]:
+        """Empty where there is nothing to count, as in a folder without labelled groups."""
+        if not self.hits:
+            return []
+        return [
+            share_figure(PART, measure, OURS, self.hits, counted),
+            share_figure(PART, measure, PEER, self.peer_hits, counted),
+        ]
 
 
 def evaluate_duplicates(
     media: Path,
+    config: DuplicateConfig | None = None,
+    model: EmbedConfig | None = None,
     *,
-    model: str,
-    min_similarity: float,
-    min_luma_sd: float,
-    num_frames: int = 8,
     max_sources: int | None = None,
-) -> DuplicateFigures:
-    """Edits are tried on the first clip of each source. Flat clips are left out, as in a run."""
-    network = OnnxModel(model, kind="clip_embedding")
+) -> list[Figure]:
+    """Shares of pairs called duplicates: high is good for recalls, low for the false matches.
+
+    Edits are tried on the first clip of each source; copies are other files, so the threshold
+    between sources holds for them. Flat clips are left out, as in a run.
+    """
+    config, model = config or DuplicateConfig(), model or EmbedConfig()
+    network = OnnxModel(model.model, kind="clip_embedding")
+    num_frames = network.card.num_frames or model.num_frames
     by_edit = {name: _Tally() for name in PERTURBATIONS}
     looks: list[tuple[EvaluationClip, _Look]] = []
     seen: Counter[str] = Counter()
@@ -107,26 +92,23 @@ def evaluate_duplicates(
             continue
         seen[clip.name] += 1
         frames = _read_spans(media, clip, num_frames, with_edits=is_first)
-        if frames is None or luma_sd(frames[_WHOLE]) < min_luma_sd:
+        if frames is None or luma_sd(frames[_WHOLE]) < config.min_luma_sd:
             continue
         look = _look(network, frames[_WHOLE])
         looks.append((clip, look))
         if is_first:
             for name, perturbation in PERTURBATIONS.items():
                 edited = np.ascontiguousarray(perturbation.edit(frames[perturbation.span]))
-                by_edit[name].add(look.matches(_look(network, edited), min_similarity))
-    labelled, unrelated, same = _between(media, looks, min_similarity)
-    return DuplicateFigures(
-        model_id=network.card.model_id,
-        min_similarity=min_similarity,
-        num_clips=len(looks),
-        recall_by_edit={n: share for n, t in by_edit.items() if (share := t.share())},
-        recall_mild=_pooled(by_edit, "mild"),
-        recall_strong=_pooled(by_edit, "strong"),
-        recall_labelled=labelled.share(),
-        false_unrelated=unrelated.share(),
-        same_source=same.share(),
-    )
+                by_edit[name].add(look.matches(_look(network, edited), config.min_similarity))
+    figures = [
+        *_pooled(by_edit, "mild").figures("recall of mild edits"),
+        *_pooled(by_edit, "strong").figures("recall of strong edits"),
+        *_between_sources(media, looks, config),
+        *_same_source(looks, config).figures("same source, other moment: called duplicates"),
+    ]
+    for name, tally in by_edit.items():
+        figures += tally.figures(f"recall of {name} ({PERTURBATIONS[name].severity})")
+    return figures
 
 
 def perceptual_hash(image_HWC: Images) -> NDArray[np.bool_]:
@@ -142,30 +124,54 @@ def luma_sd(frames_THWC: Images) -> float:
     return max(float(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY).std()) for f in frames_THWC)
 
 
-def _between(
-    media: Path, looks: list[tuple[EvaluationClip, _Look]], min_similarity: float
-) -> tuple[_Tally, _Tally, _Tally]:
-    """Labelled duplicates (their best pair of clips), unrelated sources, moments of one source."""
-    groups: list[list[str]] = json.loads((media / "gt" / "duplicate_groups.json").read_text())
+def _between_sources(
+    media: Path, looks: list[tuple[EvaluationClip, _Look]], config: DuplicateConfig
+) -> list[Figure]:
+    """Recall and precision over pairs of sources (their best pair of clips), and false matches."""
+    groups: list[list[str]] = json.loads((media / GROUPS_FILE).read_text())
     group_of = {name: number for number, group in enumerate(groups) for name in group}
-    labelled_best: dict[tuple[str, str], tuple[bool, bool]] = {}
-    unrelated, same = _Tally(), _Tally()
+    best: dict[tuple[str, str], tuple[bool, bool]] = {}
+    unrelated = _Tally()
     for index, (clip, look) in enumerate(looks):
         for other_clip, other in looks[:index]:
-            pair = look.matches(other, min_similarity)
-            group = group_of.get(clip.name)
             if clip.name == other_clip.name:
-                same.add(pair)
-            elif group is not None and group == group_of.get(other_clip.name):
-                key = (other_clip.name, clip.name)
-                best = labelled_best.get(key, (False, False))
-                labelled_best[key] = best[0] or pair[0], best[1] or pair[1]
-            else:
+                continue
+            pair = look.matches(other, config.min_similarity)
+            key = (other_clip.name, clip.name)
+            before = best.get(key, (False, False))
+            best[key] = before[0] or pair[0], before[1] or pair[1]
+            if not _is_labelled(key, group_of):
                 unrelated.add(pair)
     labelled = _Tally()
-    for pair in labelled_best.values():
-        labelled.add(pair)
-    return labelled, unrelated, same
+    figures: list[Figure] = []
+    for key, pair in best.items():
+        if _is_labelled(key, group_of):
+            labelled.add(pair)
+    for position, method in enumerate((OURS, PEER)):
+        called = [_is_labelled(key, group_of) for key, pair in best.items() if pair[position]]
+        if called:
+            measure = "precision over pairs of sources"
+            figures.append(share_figure(PART, measure, method, called, "pairs called"))
+    return [
+        *labelled.figures("recall of labelled groups", "pairs of sources"),
+        *figures,
+        *unrelated.figures("unrelated sources: called duplicates", "pairs of clips"),
+    ]
+
+
+def _is_labelled(names: tuple[str, str], group_of: Mapping[str, int]) -> bool:
+    group = group_of.get(names[0])
+    return group is not None and group == group_of.get(names[1])
+
+
+def _same_source(looks: list[tuple[EvaluationClip, _Look]], config: DuplicateConfig) -> _Tally:
+    tally = _Tally()
+    min_similarity = max(config.min_similarity, config.min_similarity_same_source)
+    for index, (clip, look) in enumerate(looks):
+        for other_clip, other in looks[:index]:
+            if clip.name == other_clip.name:
+                tally.add(look.matches(other, min_similarity))
+    return tally
 
 
 def _read_spans(
@@ -186,10 +192,10 @@ def _look(network: OnnxModel, frames_THWC: Images) -> _Look:
     return _Look(embed(network, sized), perceptual_hash(middle))
 
 
-def _pooled(by_edit: dict[str, _Tally], severity: Severity) -> Share | None:
+def _pooled(by_edit: Mapping[str, _Tally], severity: Severity) -> _Tally:
     pooled = _Tally()
     for name, tally in by_edit.items():
         if PERTURBATIONS[name].severity == severity:
             pooled.hits += tally.hits
             pooled.peer_hits += tally.peer_hits
-    return pooled.share()
+    return pooled

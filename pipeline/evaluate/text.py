@@ -6,7 +6,6 @@ horizontal gradients closed into lines, long boxes kept.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluate.interval import bootstrap_mean
+from pipeline.evaluate.figures import OURS, Figure, mean_figure, share_figure
 from pipeline.media.config import MediaLimits
 from pipeline.media.image import open_image
 from pipeline.score.config import TextConfig
@@ -25,29 +24,25 @@ _PHOTO_FOLDER = "photos/mmocr_icdar15"
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class TextFigures:
-    """Means over pictures; intervals are 95 %. `recall`: labelled words half covered or more."""
-
-    num_pictures: int
-    num_words: int
-    area_iou: float
-    area_iou_interval: tuple[float, float]
-    word_recall: float
-    area_precision: float
-    peer_area_iou: float
-    peer_area_iou_interval: tuple[float, float]
-    long_side_px: int
+PART = "text"
+PEER = "closed gradients"
+LABEL_FILE = "gt/ocr_icdar15.json"
 
 
-def evaluate_text(media: Path, *, long_side_px: int | None = None) -> TextFigures:
-    """With the size of the second look, or another one: `long_side_px`."""
-    labels = json.loads((media / "gt/ocr_icdar15.json").read_text())["data_list"]
+def evaluate_text(media: Path, *, long_side_px: int | None = None) -> list[Figure]:
+    """With the size of the second look, or another one: `long_side_px`.
+
+    Precision of a picture in which nothing was found is 0. A word is found when half of it lies
+    under the area.
+    """
+    labels = json.loads((media / LABEL_FILE).read_text())["data_list"]
     config = TextConfig()
     stage = TextStage(config)
     stage.setup()
     long_side_px = long_side_px or config.follow_long_side
-    ious, peer_ious, precisions, covered = [], [], [], []
+    ious: dict[str, list[float]] = {OURS: [], PEER: []}
+    precisions: dict[str, list[float]] = {OURS: [], PEER: []}
+    words_found: dict[str, list[bool]] = {OURS: [], PEER: []}
     for entry in labels:
         path = media / _PHOTO_FOLDER / Path(entry["img_path"]).name
         if not path.exists():
@@ -55,23 +50,19 @@ def evaluate_text(media: Path, *, long_side_px: int | None = None) -> TextFigure
         image = open_image(path.as_uri(), MediaLimits())
         wanted, ignored, words = _labelled(entry["instances"], image.shape[:2])
         found = _mask(stage.find(image, long_side_px), image.shape[:2])
-        peer = _classical(image)
-        ious.append(_iou(found & ~ignored, wanted))
-        peer_ious.append(_iou(peer & ~ignored, wanted))
-        inside = found & ~ignored
-        precisions.append(float((inside & wanted).sum()) / max(1, int(inside.sum())))
-        covered += [float(found[word].mean() >= 0.5) for word in words]
-    return TextFigures(
-        num_pictures=len(ious),
-        num_words=len(covered),
-        area_iou=float(np.mean(ious)),
-        area_iou_interval=bootstrap_mean(ious),
-        word_recall=float(np.mean(covered)),
-        area_precision=float(np.mean(precisions)),
-        peer_area_iou=float(np.mean(peer_ious)),
-        peer_area_iou_interval=bootstrap_mean(peer_ious),
-        long_side_px=long_side_px,
-    )
+        for method, area in ((OURS, found), (PEER, _classical(image))):
+            judged = area & ~ignored
+            ious[method].append(_iou(judged, wanted))
+            precisions[method].append(float((judged & wanted).sum()) / max(1, int(judged.sum())))
+            words_found[method] += [bool(area[word].mean() >= 0.5) for word in words]
+    figures = []
+    for method in (OURS, PEER):
+        figures += [
+            mean_figure(PART, "area IoU", method, ious[method], "pictures"),
+            mean_figure(PART, "area precision", method, precisions[method], "pictures"),
+            share_figure(PART, "words found", method, words_found[method], "words"),
+        ]
+    return figures
 
 
 def _labelled(
