@@ -39,20 +39,25 @@ def find_near_duplicates(
     best_first_N: Int64,
     config: DuplicateConfig,
     *,
+    source_N: Int64 | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
 ) -> Duplicates:
     """`best_first_N` lists all positions, the clip that is kept in any case first.
 
-    The kept clip that is named is the most similar one; of equals, the better. Clips with equal
-    vectors share the fate of the best of them.
+    `source_N` numbers the sources; without it every clip has its own. The kept clip that is named
+    is the most similar one that is similar enough; of equals, the better. Clips with equal vectors
+    share the fate of the best of them.
     """
     num_clips = len(vectors_ND)
     if num_clips == 0:
         return Duplicates(np.empty(0, np.int64), np.empty(0))
+    if source_N is None:
+        source_N = np.arange(num_clips)
     # Without this step a pool of n equal clips would have n^2 candidate pairs.
     first_of_N = _first_equal_vector(vectors_ND, best_first_N)
     is_distinct_N = first_of_N == np.arange(num_clips)
-    duplicates = _search(vectors_ND, best_first_N[is_distinct_N[best_first_N]], config, device)
+    distinct = best_first_N[is_distinct_N[best_first_N]]
+    duplicates = _search(vectors_ND, distinct, source_N, config, device)
     copies = np.flatnonzero(~is_distinct_N)
     firsts = first_of_N[copies]
     is_kept = duplicates.duplicate_of_N[firsts] < 0
@@ -74,6 +79,7 @@ def _first_equal_vector(vectors_ND: Float32, best_first_N: Int64) -> Int64:
 def _search(
     vectors_ND: Float32,
     best_first: Int64,
+    source_N: Int64,
     config: DuplicateConfig,
     device: Literal["cpu", "cuda"],
 ) -> Duplicates:
@@ -93,7 +99,8 @@ def _search(
         similarities = pair_similarities(vectors_ND, queries, others)
         # Queries in order of quality; for each its most similar clip first, the better of equals.
         order = np.lexsort((rank_N[others], -similarities, rank_N[queries]))
-        order = order[similarities[order] >= config.min_similarity]
+        needed = _needed_similarities(source_N[queries] == source_N[others], config)
+        order = order[(similarities >= needed)[order]]
         starts = np.flatnonzero(np.diff(queries[order], prepend=-1))
         for pairs in np.split(order, starts[1:]) if len(order) else ():
             is_kept = duplicate_of_N[others[pairs]] < 0
@@ -103,6 +110,11 @@ def _search(
                 similarity_N[queries[pair]] = similarities[pair]
         index.add(block_B[duplicate_of_N[block_B] < 0])
     return Duplicates(duplicate_of_N, similarity_N)
+
+
+def _needed_similarities(is_same_source: NDArray[np.bool_], config: DuplicateConfig) -> Float64:
+    same_source = max(config.min_similarity, config.min_similarity_same_source)
+    return np.where(is_same_source, same_source, config.min_similarity)
 
 
 def pair_similarities(vectors_ND: Float32, left: Int64, right: Int64) -> Float64:

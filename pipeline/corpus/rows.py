@@ -32,11 +32,18 @@ def corpus_rows(
     config: CorpusConfig,
     *,
     groups: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
     is_comparable: Sequence[bool] | None = None,
 ) -> list[CorpusRow]:
     """The rows of `build_corpus`, sorted by clip id."""
     return build_corpus(
-        clip_ids, vectors_ND, quality_keys, config, groups=groups, is_comparable=is_comparable
+        clip_ids,
+        vectors_ND,
+        quality_keys,
+        config,
+        groups=groups,
+        sources=sources,
+        is_comparable=is_comparable,
     ).rows
 
 
@@ -47,14 +54,16 @@ def build_corpus(
     config: CorpusConfig,
     *,
     groups: Sequence[str] | None = None,
+    sources: Sequence[str] | None = None,
     is_comparable: Sequence[bool] | None = None,
 ) -> Corpus:
     """Duplicates, concepts and weights of unit vectors of one model.
 
     Of two near-duplicates the one with the greater quality key is kept (compared element by
     element), then the one with the smaller clip id. Duplicates are sought within a group (videos,
-    images) and balance weights have mean 1 within a group; concepts are common to all. A clip
-    whose `is_comparable` is False is kept and removes nothing. The order of the input is of no
+    images) and balance weights have mean 1 within a group; concepts are common to all. Clips of
+    one source must be more alike to count; without `sources` each clip is one. A clip whose
+    `is_comparable` is False is kept and removes nothing. The order of the input is of no
     consequence. Raises ValueError for repeated ids and vectors that are not unit vectors.
     """
     num_clips = len(clip_ids)
@@ -67,10 +76,13 @@ def build_corpus(
     vectors_ND = np.ascontiguousarray(vectors_ND[order], dtype=np.float32)
     quality_NK = np.asarray(quality_keys, dtype=np.float64).reshape(num_clips, -1)[order]
     group_N = np.asarray(groups if groups is not None else [""] * num_clips)[order]
+    source_N = np.unique(list(sources or clip_ids), return_inverse=True)[1]
     comparable_N = np.ones(num_clips, bool) if is_comparable is None else np.asarray(is_comparable)
     comparable_N = comparable_N[order]
     with math_threads(config.num_threads):
-        duplicates = _duplicates(vectors_ND, quality_NK, group_N, comparable_N, config)
+        duplicates = _duplicates(
+            vectors_ND, quality_NK, group_N, source_N[order], comparable_N, config
+        )
         kept = np.flatnonzero(duplicates.duplicate_of_N < 0)
         clusters = cluster_clips(vectors_ND[kept], config.clusters, device=config.device)
     weight_M = np.empty(len(kept))
@@ -85,6 +97,7 @@ def _duplicates(
     vectors_ND: Float32,
     quality_NK: NDArray[np.float64],
     group_N: NDArray[np.str_],
+    source_N: NDArray[np.int64],
     comparable_N: NDArray[np.bool_],
     config: CorpusConfig,
 ) -> Duplicates:
@@ -97,7 +110,11 @@ def _duplicates(
         # lexsort's last key is the first to count; clips are sorted by id, and the sort is stable.
         best_first = np.lexsort(-quality_NK[members].T[::-1])
         part = find_near_duplicates(
-            vectors_ND[members], best_first, config.duplicates, device=config.device
+            vectors_ND[members],
+            best_first,
+            config.duplicates,
+            source_N=source_N[members],
+            device=config.device,
         )
         is_duplicate = part.duplicate_of_N >= 0
         found.duplicate_of_N[members[is_duplicate]] = members[part.duplicate_of_N[is_duplicate]]

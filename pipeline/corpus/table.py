@@ -20,7 +20,7 @@ from schemas.clip import ClipRow
 from schemas.corpus import CorpusRow
 
 STEP = "corpus"
-VERSION = 1  # raise it when decisions change
+VERSION = 2  # raise it when decisions change
 _PART_KEY = "all"
 
 
@@ -61,6 +61,7 @@ def find_corpus(
         [quality_key(clip) for clip in pool.clips],
         config,
         groups=[clip.media_kind for clip in pool.clips],
+        sources=[clip.source_sha256 for clip in pool.clips],
         is_comparable=(pool.luma_sd_N >= config.duplicates.min_luma_sd).tolist(),
     )
     table.write_part(_PART_KEY, corpus.rows, seconds=time.perf_counter() - started_s)
@@ -89,11 +90,15 @@ def read_input(clips: Iterable[ClipRow], embeddings: pa.Table) -> CorpusInput:
     )
 
 
+def _what_counts(clip: ClipRow) -> tuple[object, ...]:
+    return clip.clip_id, clip.media_kind, clip.source_sha256, quality_key(clip)
+
+
 def _digest(pool: CorpusInput) -> str:
     """Changes with any clip, vector, measure or quality; not with the parts they came in."""
     digest = hashlib.sha256()
     for clip in pool.clips:
-        digest.update(repr((clip.clip_id, clip.media_kind, quality_key(clip))).encode())
+        digest.update(repr(_what_counts(clip)).encode())
     digest.update(np.ascontiguousarray(pool.vectors_ND).data)
     digest.update(np.ascontiguousarray(pool.luma_sd_N).data)
     return digest.hexdigest()

@@ -132,3 +132,24 @@ def test_growing_neighbor_lists_find_all_that_a_range_search_finds() -> None:
     expected = {(int(queries[r]), int(kept[c])) for r, c in zip(rows, columns, strict=True)}
     assert len(expected) > 45 * 40
     assert pairs == expected
+
+
+def test_other_moments_of_a_source_stay_until_they_repeat() -> None:
+    """Cosines to the first: 0.95, 0.95, 0.995; only the second comes from another source."""
+    cosines = np.array([1.0, 0.95, 0.95, 0.995])
+    vectors = np.zeros((4, 4))
+    vectors[:, 0] = cosines
+    vectors[[1, 2, 3], [1, 2, 3]] = np.sqrt(1 - cosines[1:] ** 2)
+    config = DuplicateConfig(min_similarity=0.9, min_similarity_same_source=0.99)
+    found = find_near_duplicates(
+        vectors.astype(np.float32), np.arange(4), config, source_N=np.array([7, 8, 7, 7])
+    )
+    assert found.duplicate_of_N.tolist() == [-1, 0, -1, 0]
+
+
+def test_a_source_is_never_held_to_less_than_others_are() -> None:
+    vectors = unit(np.array([[1.0, 0.0], [1.0, 0.2]]))  # cosine 0.981
+    config = DuplicateConfig(min_similarity=0.99, min_similarity_same_source=0.9)
+    for source_N in (np.array([0, 0]), np.array([0, 1])):
+        found = find_near_duplicates(vectors, np.arange(2), config, source_N=source_N)
+        assert (found.duplicate_of_N == -1).all()

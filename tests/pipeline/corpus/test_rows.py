@@ -147,3 +147,22 @@ def test_rows_are_complete_either_way() -> None:
         gone = (row.duplicate_of, row.similarity)
         assert isinstance(row, CorpusRow)
         assert (None in kept) != (None in gone)
+
+
+def test_sources_follow_their_clips_whatever_the_order() -> None:
+    """b is a copy of a from elsewhere; c is as like to both, and of the source of a."""
+    vectors = np.zeros((3, 4), np.float32)
+    vectors[:, 0] = 0.95
+    vectors[[0, 1, 2], [1, 2, 3]] = np.sqrt(1 - 0.95**2)
+    vectors[1] = 0.97 * vectors[0] + 0.03 * vectors[1]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names, sources = ["a", "b", "c"], ["film", "copy", "film"]
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        rows = corpus_rows(
+            [names[i] for i in order],
+            vectors[order],
+            [(3 - i,) for i in order],
+            CONFIG,
+            sources=[sources[i] for i in order],
+        )
+        assert [row.duplicate_of for row in rows] == [None, "a", None]
