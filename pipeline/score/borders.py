@@ -26,6 +26,7 @@ _MAX_CHANGE = 14.0  # 8-bit levels that a bar's pixels may change over time
 _MIN_STEP = 10.0  # 8-bit levels across the bar's edge
 _STEP_REACH_PX = 5  # the encoder blurs an edge over so many pixels
 _MIN_EDGE_SHARE = 0.35  # of the edge's pixels that show the step
+_FIRST_ROWS = 8
 _ROUNDS = 2  # bars on all four sides: the second round measures inside the first one's picture
 
 
@@ -87,14 +88,28 @@ def _bars(
 def _bar(
     low_HW: NDArray[np.uint8], high_HW: NDArray[np.uint8], limit: int, config: BordersConfig
 ) -> int:
-    if limit < 1:
-        return 0
+    # Most pictures have no bar, which their first rows tell: look at more only where needed.
+    num_rows = min(limit, _FIRST_ROWS)
+    while num_rows > 0:
+        candidates = [
+            num_rows if is_bar.all() else int(np.argmin(is_bar))
+            for is_bar in _bar_rows(low_HW[:num_rows], high_HW[:num_rows], config)
+        ]
+        if num_rows == limit or max(candidates) < num_rows:
+            found = (n for n in candidates if n > 0 and _has_straight_edge(low_HW, high_HW, n))
+            return next(found, 0)
+        num_rows = min(limit, 4 * num_rows)
+    return 0
+
+
+def _bar_rows(
+    low_HW: NDArray[np.uint8], high_HW: NDArray[np.uint8], config: BordersConfig
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows could belong to a dark bar and to an even one, counted from the edge."""
     rows = _Rows(
-        low=np.percentile(low_HW[:limit], _TRIM_PERCENT, axis=1),
-        high=np.percentile(high_HW[:limit], 100 - _TRIM_PERCENT, axis=1),
-        change=np.percentile(
-            high_HW[:limit].astype(np.int16) - low_HW[:limit], 100 - _TRIM_PERCENT, axis=1
-        ),
+        low=np.percentile(low_HW, _TRIM_PERCENT, axis=1),
+        high=np.percentile(high_HW, 100 - _TRIM_PERCENT, axis=1),
+        change=np.percentile(high_HW.astype(np.int16) - low_HW, 100 - _TRIM_PERCENT, axis=1),
     )
     is_dark = rows.high <= config.max_dark_luma
     is_even = (rows.high - rows.low <= _MAX_EVEN_RANGE) & (rows.change <= _MAX_CHANGE)
@@ -102,11 +117,7 @@ def _bar(
     near_first = (np.abs(rows.low - rows.low[0]) <= _MAX_EVEN_RANGE) & (
         np.abs(rows.high - rows.high[0]) <= _MAX_EVEN_RANGE
     )
-    for is_bar in (is_dark, is_even & near_first):
-        thickness = int(np.argmin(is_bar)) if not is_bar.all() else limit
-        if thickness > 0 and _has_straight_edge(low_HW, high_HW, thickness):
-            return thickness
-    return 0
+    return is_dark, is_even & near_first
 
 
 def _has_straight_edge(

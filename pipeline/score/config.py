@@ -25,6 +25,7 @@ class FlowConfig(StrictModel):
 
     finest_scale: Annotated[int, Field(ge=0, le=3)] = 1  # flow is found at 1/2^n of the size
     refinement_rounds: Annotated[int, Field(ge=0, le=25)] = 0
+    patch_stride: Annotated[int, Field(ge=1, le=8)] = 6  # patches are 8 pixels wide; 4 costs double
     model: WeightsName | None = None
     cell_px: Annotated[int, Field(ge=4, le=64)] = 16
     min_texture: Annotated[float, Field(ge=0)] = 1.5  # mean gradient of a cell, 8-bit levels/px

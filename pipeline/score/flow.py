@@ -66,6 +66,7 @@ class FlowEstimator:
         # The preset stops at a quarter of the size, where slow motion reads a tenth too fast.
         self._dis.setFinestScale(config.finest_scale)
         self._dis.setVariationalRefinementIterations(config.refinement_rounds)
+        self._dis.setPatchStride(config.patch_stride)
 
     def setup(self) -> None:
         """Load the network, when one is configured."""

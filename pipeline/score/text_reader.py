@@ -6,15 +6,18 @@ nothing is downloaded.
 
 import hashlib
 import logging
+import tempfile
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources as package_files
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.onnx_model import WeightsError
+from pipeline.score.subnormals import without_subnormals
 
 TextBackend = Literal["rapidocr", "paddleocr"]
 _RAPID_WEIGHTS = ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")
@@ -69,21 +72,26 @@ class RapidReader:
     def __init__(self) -> None:
         from rapidocr import RapidOCR
 
-        det, rec = (str(path) for path in _rapid_weights())
+        det, rec = _rapid_weights()
         self.model_id = "rapidocr-ppocrv6-small"
-        self._engine: Any = RapidOCR(
-            params={
-                "Global.log_level": "error",
-                "Global.max_side_len": _NO_LIMIT_PX,
-                "Global.text_score": 0.0,
-                "EngineConfig.onnxruntime.intra_op_num_threads": 1,
-                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
-                "Det.model_path": det,
-                "Det.limit_type": "max",
-                "Det.limit_side_len": _NO_LIMIT_PX,
-                "Rec.model_path": rec,
-            }
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            # A quarter and more of the last layers' weights: without them it is three times faster.
+            fast_det = Path(folder) / det.name
+            fast_det.write_bytes(without_subnormals(det.read_bytes()))
+            self._engine: Any = RapidOCR(
+                params={
+                    "Global.log_level": "error",
+                    "Global.max_side_len": _NO_LIMIT_PX,
+                    "Global.text_score": 0.0,
+                    "EngineConfig.onnxruntime.intra_op_num_threads": 1,
+                    "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+                    "Det.model_path": str(fast_det),
+                    "Det.limit_type": "max",
+                    "Det.limit_side_len": _NO_LIMIT_PX,
+                    "Rec.model_path": str(rec),
+                }
+            )
+            self.find(np.zeros((32, 32, 3), np.uint8))  # a network is loaded at its first use
         # The package hangs its own console handler on its logger.
         logging.getLogger("RapidOCR").handlers.clear()
 
