@@ -1,10 +1,10 @@
 """Every knob of a run, in one typed tree. Each default stands in its own class and nowhere else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.caption.config import CaptionConfig
 from pipeline.config_file import apply_overrides, read_toml, validate
@@ -45,6 +45,19 @@ class PipelineConfig(StrictModel):
     pack: PackConfig = PackConfig()
     engine: EngineConfig = EngineConfig()
     passes: PassConfig = PassConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limits_have_one_home(cls, tree: Any) -> Any:
+        """`[media]` holds for every step that opens media."""
+        if not isinstance(tree, Mapping) or "media" not in tree:
+            return tree
+        steps = {name: dict(tree.get(name, {})) for name in ("ingest", "split")}
+        for name, step in steps.items():
+            if "limits" in step:
+                raise ValueError(f"limits of media are set in [media], not in [{name}]")
+            step["limits"] = tree["media"]
+        return {**tree, **steps}
 
     @property
     def result_fingerprint(self) -> str:
