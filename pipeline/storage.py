@@ -117,7 +117,7 @@ class Store:
         except OSError as error:
             if is_inside and error.errno not in _DISK_ERRORS:
                 raise  # of what the block reads or encodes, not of this file
-            raise StorageError(_explain(error, self.full(path))) from error
+            raise StorageError(explain(error, self.full(path))) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -137,9 +137,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _explain(error: OSError, place: str) -> str:
+def explain(error: OSError, place: str) -> str:
+    """One line with the place and the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{place}: no space left; free some and run the same command again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"{place}: not writable ({error.strerror}); choose another --output"
-    return f"{place}: cannot be written: {error}"
+    if error.errno == errno.EIO:
+        return f"{place}: the disk fails ({error.strerror}); mend it and run the same command again"
+    why = error.strerror or str(error)
+    return f"{place}: not writable ({why}); choose another --output"

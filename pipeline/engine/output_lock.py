@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.engine.errors import OutputLockedError, OutputVersionError
-from pipeline.storage import StorageError, Store
+from pipeline.storage import StorageError, Store, explain
 from schemas.base import canonical_json
 
 logger = logging.getLogger(__name__)
@@ -70,21 +70,26 @@ def _local_lock(store: Store) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        why = error.strerror or str(error)
-        raise StorageError(
-            f"{store.location}: not writable ({why}); choose another --output"
-        ) from error
+        raise StorageError(explain(error, store.location)) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(descriptor, 4096, 0).decode(errors="replace")
             raise _locked(store, holder) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, canonical_json(_owner()).encode(), 0)
+        _sign(store, descriptor)
         yield
     finally:
         os.close(descriptor)
+
+
+def _sign(store: Store, descriptor: int) -> None:
+    """Say who holds the lock."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, canonical_json(_owner()).encode(), 0)
+    except OSError as error:
+        raise StorageError(explain(error, store.location)) from error
 
 
 @contextmanager
