@@ -12,6 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from modeling.sampler import Sampler, SampleRequest
+from schemas.h264 import REPEATABLE_X264_PARAMS
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -32,9 +33,9 @@ def write_video(path: Path, pieces_THWC: Iterator[Tensor], *, fps: int) -> int:
 
     num_frames = 0
     with av.open(str(path), "w", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream(
-            "libx264", rate=fps, options={"crf": "16", "threads": "1", "flags": "+bitexact"}
-        )
+        options = {"crf": "16", "threads": "1", "flags": "+bitexact"}
+        options["x264-params"] = REPEATABLE_X264_PARAMS
+        stream = container.add_stream("libx264", rate=fps, options=options)
         stream.pix_fmt = "yuv420p"
         stream.time_base = Fraction(1, fps)
         for piece_THWC in pieces_THWC:

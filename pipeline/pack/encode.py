@@ -5,7 +5,6 @@ BT.709, limited range, at a constant rate of exactly the planned number of frame
 """
 
 import io
-import platform
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -24,6 +23,7 @@ from pipeline.media.video import open_video
 from pipeline.media.window import sample_window, select_samples
 from pipeline.pack.config import EncodeConfig
 from pipeline.pack.job import PackJob, PixelCrop
+from schemas.h264 import REPEATABLE_X264_PARAMS
 
 Image = NDArray[np.uint8]  # H x W x 3, RGB
 
@@ -31,11 +31,6 @@ MEDIA_SUFFIX = {"video": "mp4", "image": "jpg"}
 _BT709 = 1  # the code point of primaries, transfer and matrix alike (ITU-T H.273)
 _MAX_DENOMINATOR = 1001  # 24000/1001, 30000/1001
 _KEYFRAME_EVERY = 32
-_X264_PARAMS = "threads=1:lookahead-threads=1:sliced-threads=0"
-if platform.machine().lower() in ("x86_64", "amd64"):
-    # x264's AVX-512 code decides by memory that was never written, so equal pictures encode to
-    # other bytes now and then. SSE4.2 and AVX2 agree with each other; every server has the first.
-    _X264_PARAMS += ":asm=SSE4.2"
 
 
 def encode_job(job: PackJob, config: EncodeConfig, limits: MediaLimits) -> bytes:
@@ -118,7 +113,7 @@ def _set_up(
         "preset": config.preset,
         "flags": "+bitexact",
         "threads": "1",
-        "x264-params": _X264_PARAMS,
+        "x264-params": REPEATABLE_X264_PARAMS,
     }
     context = stream.codec_context
     context.thread_count = 1
