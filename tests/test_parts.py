@@ -47,3 +47,24 @@ def test_a_group_that_fits_stays_together_and_small_groups_share_a_part() -> Non
 def test_an_item_planned_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="'1' was planned twice"):
         cut_into_parts(["1", "1"], item_id=str, max_items=4)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 100), max_size=30),
+    max_bytes=st.integers(1, 120),
+    max_items=st.integers(1, 9),
+)
+def test_a_part_ends_before_it_grows_too_large(
+    sizes: list[int], max_bytes: int, max_items: int
+) -> None:
+    parts = cut_into_parts(
+        list(enumerate(sizes)),
+        item_id=lambda item: f"{item[0]:02d}",
+        max_items=max_items,
+        num_bytes=lambda item: item[1],
+        max_bytes=max_bytes,
+    )
+    assert [item for part in parts for item in part.items] == list(enumerate(sizes))
+    for part in parts:
+        assert len(part.items) == 1 or sum(size for _, size in part.items) <= max_bytes
+        assert len(part.items) <= max_items
