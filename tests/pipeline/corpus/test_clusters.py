@@ -14,7 +14,7 @@ def groups(num_groups: int, size: int) -> NDArray[np.float32]:
     generator = np.random.default_rng(0)
     vectors = np.repeat(generator.normal(size=(num_groups, 64)), size, axis=0)
     vectors += 0.2 * generator.normal(size=vectors.shape)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def test_well_separated_groups_are_never_merged_with_enough_clusters() -> None:

@@ -21,7 +21,7 @@ def families(num_families: int, size: int, *, spread: float, seed: int = 0) -> F
 
 
 def unit(vectors: NDArray[np.float64]) -> Float32:
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def greedy_by_a_plain_loop(

@@ -23,7 +23,7 @@ def pool(num_clips: int, *, seed: int = 0, spread: float = 0.1) -> NDArray[np.fl
     generator = np.random.default_rng(seed)
     vectors = np.repeat(generator.normal(size=(-(-num_clips // 3), 16)), 3, axis=0)[:num_clips]
     vectors = vectors + spread * generator.normal(size=vectors.shape)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def ids(num_clips: int) -> list[str]:

@@ -18,7 +18,7 @@ def network(weights: np.ndarray) -> bytes:
         [result],
         [counts, numpy_helper.from_array(weights, "w"), doubles],
     )
-    return helper.make_model(graph, doc_string="long " * 100).SerializeToString()
+    return bytes(helper.make_model(graph, doc_string="long " * 100).SerializeToString())
 
 
 def test_only_weights_below_the_smallest_normal_number_become_zero() -> None:
