@@ -17,10 +17,11 @@ from pipeline.engine import EngineName, make_engine
 from pipeline.engine.output_lock import check_version, locked_output
 from pipeline.flow import Walk
 from pipeline.home import resolve
+from pipeline.ingest.entry import ListingError
 from pipeline.ingest.sources import read_exclusions
 from pipeline.pack.takedown import shards_holding
 from pipeline.run_record import RunRecord, TierResult, versions
-from pipeline.storage import Store
+from pipeline.storage import Store, is_url
 from schemas.tier import TierName
 
 logger = logging.getLogger(__name__)
@@ -54,10 +55,14 @@ class RunRequest:
         chosen = next((name for name in engines if name == engine), None)
         if chosen is None:
             raise ConfigError(f"--engine {engine}: choose {' or '.join(engines)}")
+        places = tuple(resolve(place) for place in inputs)
+        for place in places:
+            if not is_url(place) and not Path(place).exists():
+                raise ListingError(f"{place}: does not exist")
         return cls(
             config=load_config(config_path, overrides),
             tiers=tuple(tiers),
-            inputs=tuple(resolve(place) for place in inputs) or (str(fetch_demo_media()),),
+            inputs=places or (str(fetch_demo_media()),),
             store=Store(resolve(output)),
             engine=chosen,
             exclude=read_exclusions(exclude) if exclude else frozenset(),
