@@ -4,6 +4,7 @@ All get their pictures from the same decoder, so frame numbers mean the same. A 
 nothing decodes gives nobody a cut.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from pipeline.split.worker import load_transnet
 
 _PEER_SHORT_SIDE_PX = 144  # PySceneDetect reduces a 16:9 picture to 256 x 144 by itself
 _TRANSNET_THRESHOLD = 0.5
+logging.getLogger("pyscenedetect").setLevel(logging.WARNING)  # its import asks for every file
 
 
 def gather_all(videos: Sequence[LabelledVideo], config: SplitConfig) -> list[Evidence | None]:
