@@ -26,7 +26,7 @@ from schemas.clip import ClipRow
 from schemas.status import Failure
 
 STEP = "embedding"
-VERSION = 1  # raise it when vectors change
+VERSION = 2  # raise it when vectors change
 _MAX_NORM_ERROR = 1e-3
 
 

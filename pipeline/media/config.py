@@ -1,10 +1,14 @@
 """Limits that keep one hostile or broken file from taking a worker down."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from schemas.base import StrictModel
+
+# Of which pictures, in FFmpeg's words. `noref`: of those that no other is made from, so that what
+# it costs them in looks goes no further.
+LoopFilterSkip = Literal["none", "noref", "all"]
 
 
 class MediaLimits(StrictModel):

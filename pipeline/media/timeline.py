@@ -11,7 +11,7 @@ from pathlib import Path
 
 from av.video.frame import VideoFrame
 
-from pipeline.media.config import MediaLimits
+from pipeline.media.config import LoopFilterSkip, MediaLimits
 from pipeline.media.container import (
     Budget,
     check_end,
@@ -44,7 +44,7 @@ class Timeline:
         *,
         limits: MediaLimits,
         budget: Budget,
-        skip_loop_filter: bool = False,
+        skip_loop_filter: LoopFilterSkip = "none",
         origin_pts: int | None = None,
     ) -> None:
         self.uri = uri
@@ -66,8 +66,8 @@ class Timeline:
         except BaseException:
             self.container.close()
             raise
-        if skip_loop_filter:
-            self.stream.codec_context.options |= {"skip_loop_filter": "all"}
+        if skip_loop_filter != "none":
+            self.stream.codec_context.options |= {"skip_loop_filter": skip_loop_filter}
         self.time_base = self.stream.time_base or Fraction(1, 90_000)
         rate = self.stream.average_rate or self.stream.guessed_rate or _FALLBACK_FPS
         self._nominal_s = float(1 / rate)

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-from pipeline.media.config import MediaLimits
+from pipeline.media.config import LoopFilterSkip, MediaLimits
 from pipeline.media.container import (
     Budget,
     check_pixels,
@@ -57,11 +57,12 @@ def display_size(probe: Probe) -> tuple[int, int]:
 
 @contextmanager
 def open_video(
-    uri: str, limits: MediaLimits, *, skip_loop_filter: bool = False
+    uri: str, limits: MediaLimits, *, skip_loop_filter: LoopFilterSkip = "none"
 ) -> Iterator["VideoReader"]:
     """A reader of the source, with its first frame already decoded. Raises MediaError.
 
-    Without the loop filter decoding is faster and slightly blocky; for shot detection only.
+    Without the loop filter decoding is faster and slightly blocky: for pictures that are looked at
+    much smaller only.
     """
     with local_path(uri, limits) as path:
         format = sniff(read_head(path, uri), uri)
@@ -89,7 +90,7 @@ class VideoReader:
         format: Format,
         limits: MediaLimits,
         *,
-        skip_loop_filter: bool = False,
+        skip_loop_filter: LoopFilterSkip = "none",
     ) -> None:
         self.uri = uri
         self._path = path

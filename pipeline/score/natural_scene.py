@@ -16,6 +16,7 @@ FloatArray = NDArray[np.float64]
 
 _WINDOW_PX = 7
 _WINDOW_SIGMA_PX = 7 / 6
+_MIN_MSCN = 1e-4  # one level of a pixel in strong texture makes a hundred times more
 _NEIGHBORS = ((0, 1), (1, 0), (1, 1), (1, -1))  # rows, columns
 # Half size as a bicubic kernel stretched over the reduction sees it (a = -0.5, distances in
 # half-size pixels); symmetric, eight taps.
@@ -32,8 +33,7 @@ def _scale_features(luma_HW: FloatArray, patch_px: int) -> FloatArray:
     rows = luma_HW.shape[0] // patch_px
     columns = luma_HW.shape[1] // patch_px
     mscn = _normalized(luma_HW)[: rows * patch_px, : columns * patch_px]
-    # Half the bytes, twice the speed; the sums below lose nothing that a feature shows.
-    tiled = mscn.astype(np.float32).reshape(rows, patch_px, columns, patch_px).swapaxes(1, 2)
+    tiled = mscn.reshape(rows, patch_px, columns, patch_px).swapaxes(1, 2)
     patches = tiled.reshape(rows * columns, patch_px, patch_px)
     shape, left, right, _ = _asymmetric_fit(patches)
     features = [shape, (left + right) / 2]
@@ -45,12 +45,17 @@ def _scale_features(luma_HW: FloatArray, patch_px: int) -> FloatArray:
     return np.stack(features, axis=1)
 
 
-def _normalized(luma_HW: FloatArray) -> FloatArray:
+def _normalized(luma_HW: FloatArray) -> NDArray[np.float32]:
     size = (_WINDOW_PX, _WINDOW_PX)
-    mean = cv2.GaussianBlur(luma_HW, size, _WINDOW_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
-    square = cv2.GaussianBlur(luma_HW**2, size, _WINDOW_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
-    deviation = np.sqrt(np.abs(square - mean**2))
-    return np.asarray((luma_HW - mean) / (deviation + 1.0))
+    # About the mean, so that 32 bits hold the squares; they cost a third of 64.
+    luma = (luma_HW - luma_HW.mean()).astype(np.float32)
+    mean = cv2.GaussianBlur(luma, size, _WINDOW_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    square = cv2.multiply(luma, luma)
+    square = cv2.GaussianBlur(square, size, _WINDOW_SIGMA_PX, borderType=cv2.BORDER_REPLICATE)
+    deviation = cv2.sqrt(cv2.absdiff(square, cv2.multiply(mean, mean)))
+    mscn = cv2.divide(cv2.subtract(luma, mean), deviation + np.float32(1.0))
+    # What rounding leaves of an even area is not detail.
+    return np.asarray(cv2.threshold(np.abs(mscn), _MIN_MSCN, 1.0, cv2.THRESH_BINARY)[1] * mscn)
 
 
 def _asymmetric_fit(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.media.config import MediaLimits
+from pipeline.media.config import LoopFilterSkip, MediaLimits
 from schemas.base import StrictModel
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -54,7 +54,7 @@ class SplitConfig(StrictModel):
     transnet: Lookout = "doubtful"  # where the second witness looks
     transnet_weights: str = "transnetv2"  # a name in weights.toml or path:FILE
     transnet_provider: Literal["cpu", "cuda"] = "cpu"
-    skip_loop_filter: bool = False
+    skip_loop_filter: LoopFilterSkip = "none"
     evidence: EvidenceConfig = EvidenceConfig()
     clear_start: ClearStartConfig = ClearStartConfig()
     limits: MediaLimits = MediaLimits()
