@@ -18,7 +18,7 @@ _BRIGHT_LUMA = 239
 
 class ExposureStage:
     name: ClassVar[str] = "exposure"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = ExposureScore
 
