@@ -59,4 +59,5 @@ def assert_same_shards(output: Path, undisturbed: Path) -> None:
     """Shards, indexes and manifest, byte for byte, and nothing beside them."""
     found, wanted = shard_bytes(output), shard_bytes(undisturbed)
     assert found.keys() == wanted.keys()
-    assert [path for path in wanted if found[path] != wanted[path]] == []
+    differing = [path for path in wanted if found[path] != wanted[path]]
+    assert differing == [], [(found[path][:4000], wanted[path][:4000]) for path in differing[-1:]]

@@ -50,10 +50,7 @@ OPENED = (
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_config(tmp_path_factory.mktemp("config"))
-    # Rendered textures are alike to the network; here every clip is to reach a shard.
-    path.write_text(path.read_text() + "[corpus.duplicates]\nenabled = false\n")
-    return path
+    return write_config(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,9 +33,6 @@ clips_per_part = 1
 
 [ingest]
 sources_per_part = 2
-
-[corpus.duplicates]
-enabled = false
 """
 
 
@@ -59,12 +57,17 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, pool: Path, config: Pa
 
 def kill_when(line: list[str], is_time: Callable[[], bool]) -> None:
     """Start the job; at the moment, kill its driver."""
-    with subprocess.Popen(
-        line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as driver:
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            line, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        ) as driver,
+    ):
         deadline = time.monotonic() + 120
         while not is_time():
-            assert driver.poll() is None, "it ended before its moment came"
+            if driver.poll() is not None:
+                log.seek(0)
+                pytest.fail(f"it ended before its moment came: {log.read()[-2000:]!r}")
             assert time.monotonic() < deadline
             time.sleep(0.002)
         family = psutil.Process(driver.pid).children(recursive=True)
@@ -110,4 +113,19 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
     assert_same_shards(output, undisturbed)
     collect_garbage(Store(str(output)), dry_run=False)
     assert list(output.rglob("*.tmp")) == []
+    assert_same_shards(output, undisturbed)
+
+
+@pytest.mark.ray
+def test_a_killed_driver_of_a_ray_job_leaves_work_that_the_next_one_keeps(
+    pool: Path, config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    line = command(pool, output, config, engine="ray")
+    kill_when(line, partial(has_finished, output, num_markers(undisturbed) // 2))
+    kept = finished_parts(output)
+    done = run(line)
+    assert (done.returncode, error_lines(done)) == (0, [])
+    found = finished_parts(output)
+    assert {path: found[path] for path in kept} == kept
     assert_same_shards(output, undisturbed)

@@ -19,6 +19,9 @@ min_clip_s = 0.5
 max_clip_s = 2.0
 transnet = "off"
 
+[corpus.duplicates]
+enabled = false  # smooth random textures look alike
+
 [pack]
 max_samples_per_shard = 2
 
