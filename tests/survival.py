@@ -46,12 +46,19 @@ def num_markers(output: Path) -> int:
     return sum(1 for _ in output.glob("tables/*/*/_done/*.json"))
 
 
+# Tables that are written ahead of the one whose marker finishes the part.
+_COMPLETED_BY = {"shots": "clips", "shot_candidates": "clips", "pack": "pack_shards"}
+
+
 def finished_parts(output: Path) -> dict[Path, tuple[int, int]]:
-    """Inode and time of each part that has its marker: a part that is redone changes both."""
+    """Inode and time of each finished part: a part that is redone changes both."""
     found = {}
     for marker in output.glob("tables/*/*/_done/*.json"):
-        part = marker.parent.parent / f"part-{marker.stem}.parquet"
-        found[part] = (part.stat().st_ino, part.stat().st_mtime_ns)
+        step = marker.parts[-4]
+        last = output / "tables" / _COMPLETED_BY.get(step, step) / Path(*marker.parts[-3:])
+        if last.exists():
+            part = marker.parent.parent / f"part-{marker.stem}.parquet"
+            found[part] = (part.stat().st_ino, part.stat().st_mtime_ns)
     return found
 
 
