@@ -144,7 +144,7 @@ def _parts(clips: Iterable[ClipRow], clips_per_part: int) -> list[Part]:
         item_id=lambda clip: clip.clip_id,
         max_items=clips_per_part,
         group=lambda clip: clip.source_uri,
-        max_group_items=16 * clips_per_part,
+        max_group_items=clips_per_part,
     )
     return [
         Part(part.key, tuple(sorted(part.items, key=lambda c: (c.source_uri, c.start_frame))))
