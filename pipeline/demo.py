@@ -36,6 +36,7 @@ def run_demo(output: Path, console: Console) -> None:
     """Curate the packaged footage into `output`. Raises DemoError."""
     root = Path(__file__).resolve().parents[1]
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray is ended on both
     try:
         folder = fetch_demo_media()
     except DemoMediaError as error:
