@@ -18,7 +18,7 @@ from schemas.status import Failure
 from tests.walks import curate, write_config, write_pool
 
 LOST = Failure(error_class="worker_died", error="its process ended")
-FIELDS: list[pa.Field[Any]] = [pa.field("clip_id", pa.string(), nullable=False), *STATUS_FIELDS]
+FIELDS: "list[pa.Field[Any]]" = [pa.field("clip_id", pa.string(), nullable=False), *STATUS_FIELDS]
 
 
 def never(part: Part, failure: Failure) -> PartReport:
