@@ -60,8 +60,8 @@ def quality_tags(scores: ClipScores, config: TagConfig) -> Iterator[str]:
             yield "vivid colors"
     if (motion := scores.motion) is not None:
         if motion.speed < config.slow_below_speed:
-            yield "slow motion in the picture"
+            yield "little motion"
         if motion.speed > config.fast_above_speed:
-            yield "fast motion in the picture"
+            yield "fast motion"
     if (crop := scores.crop) is not None and crop.text_mean_area > config.text_above_area:
         yield "text in the picture"

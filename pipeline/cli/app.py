@@ -1,5 +1,6 @@
 """The commands and their options. Each one's work is done elsewhere; here it is only called."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ Overrides = Annotated[
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="a TOML file with settings")]
 Output = Annotated[str, typer.Argument(help="the folder or URL that a run wrote")]
 Tier = Annotated[str, typer.Option("--tier", help="1-5, image-1 or image-2")]
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)  # a log has no width
 _NONE: list[str] = []  # typer copies it
 
 

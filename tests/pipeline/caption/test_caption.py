@@ -31,7 +31,7 @@ def test_only_what_was_measured_is_said(tmp_path: Path) -> None:
     assert [getattr(caption, name) for name in VLM_FIELDS] == [None] * 7
     assert (caption.captioner, caption.camera_movement) == ("measured", "pan_left")
     assert caption.source_tags == ("nature",)
-    assert caption.quality_tags == ("sharp", "dark", "slow motion in the picture")
+    assert caption.quality_tags == ("sharp", "dark", "little motion")
 
 
 @pytest.mark.parametrize(("confidence", "said"), [(0.59, None), (0.6, "pan_left")])
