@@ -9,7 +9,7 @@ from schemas.tier import VIDEO_TIERS
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("tier-3.limits.motion.speed.min=0.1", "tier-3 loosens motion.speed.min: 0.1 against 0.4"),
+        ("tier-3.limits.motion.speed.min=0.1", "tier-3 loosens motion.speed.min: 0.1 against 0.3"),
         ("tier-2.limits.quality.niqe.max=99", "tier-2 loosens quality.niqe.max: 99"),
         ("tier-4.size=[64, 64]", "tier-4 is smaller than tier-3"),
         ("tier-2.frames=[5, 33]", "tier-2 takes shorter clips than tier-1"),
