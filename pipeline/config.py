@@ -23,7 +23,6 @@ from schemas.base import StrictModel, fingerprint
 class PassConfig(StrictModel):
     """How work is cut. Sizes of parts and limits of time change no result."""
 
-    entries_per_part: Annotated[int, Field(ge=1)] = 64
     sources_per_part: Annotated[int, Field(ge=1)] = 8
     source_bytes_per_part: Annotated[int, Field(ge=1)] = 64 << 20  # a film is a part of its own
     clips_per_part: Annotated[int, Field(ge=1)] = 32

@@ -111,4 +111,3 @@ class ScoreConfig(StrictModel):
     overlays: OverlaysConfig = OverlaysConfig()
     sensitive: SensitiveConfig = SensitiveConfig()
     crop: CropConfig = CropConfig()
-    clips_per_part: Annotated[int, Field(ge=1, le=1024)] = 32
