@@ -74,7 +74,7 @@ def scored(rows: list[ClipRow], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def run(output: Path, rows: list[ClipRow], config: ScoreConfig) -> list[Part]:
     tables = score_tables(Store(str(output)), config)
-    parts = plan_score_parts(rows, tables, clips_per_part=config.clips_per_part)
+    parts = plan_score_parts(rows, tables, clips_per_part=2)
     worker = ScoreWorker(str(output), config, MediaLimits())
     worker.setup()
     for part in parts:
