@@ -25,7 +25,8 @@ class PassConfig(StrictModel):
 
     sources_per_part: Annotated[int, Field(ge=1)] = 8
     source_bytes_per_part: Annotated[int, Field(ge=1)] = 64 << 20  # a film is a part of its own
-    clips_per_part: Annotated[int, Field(ge=1)] = 32
+    clips_per_part: Annotated[int, Field(ge=1)] = 32  # at most; fewer in a small pool
+    clips_per_packer: Annotated[int, Field(ge=1)] = 2  # of one shard, encoded at once
     item_timeout_s: Annotated[float, Field(gt=0)] = 900.0  # one clip or image
     source_timeout_s: Annotated[float, Field(gt=0)] = 7200.0  # one whole source, or one shard
 

@@ -10,6 +10,9 @@ from pipeline.tables import part_key
 
 T = TypeVar("T")
 
+_PARTS_AT_LEAST = 64  # where there are that many items: the last parts of a pass leave few idle
+_SMALLEST_PART = 4  # items; below, starting a part shows
+
 
 def cut_into_parts(
     items: Iterable[T],
@@ -52,6 +55,11 @@ def cut_into_parts(
         Part(key=part_key(item_id(item) for item in members), items=tuple(members))
         for members in parts
     ]
+
+
+def part_size(num_items: int, max_items: int) -> int:
+    """Items in a part: `max_items` in a large pool, fewer where few parts would share the work."""
+    return min(max_items, max(_SMALLEST_PART, num_items // _PARTS_AT_LEAST))
 
 
 @dataclass(frozen=True, slots=True)

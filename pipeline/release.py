@@ -104,7 +104,14 @@ class Releaser:
     def _pack(self, engine: Engine, plan: ShardPlan) -> None:
         """Write what is missing. A clip that is given up leaves its shard to the next round."""
         config = self.config
-        make = partial(PackWorker, self.store.location, plan.plan, config.pack.encode, config.media)
+        make = partial(
+            PackWorker,
+            self.store.location,
+            plan.plan,
+            config.pack.encode,
+            config.media,
+            num_at_once=config.passes.clips_per_packer,
+        )
         for _ in range(plan.num_clips + 1):
             parts = list(pack_parts(self.store, plan))
             pass_ = Pass(

@@ -17,7 +17,7 @@ from pipeline.engine.work import Part, PartReport, Pass, WorkerSpec
 from pipeline.media.config import MediaLimits
 from pipeline.onnx_model import OnnxModel, locate_weights
 from pipeline.part_report import find_part_report
-from pipeline.parts import cut_into_parts
+from pipeline.parts import cut_into_parts, part_size
 from pipeline.stage import Resources
 from pipeline.storage import Store
 from pipeline.tables import Table
@@ -115,7 +115,7 @@ def embed_pass(
     )
     return Pass(
         name="embed",
-        parts=_parts(left, clips_per_part),
+        parts=_parts(left, part_size(len(left), clips_per_part)),
         workers=(worker,),
         record_failure=partial(record_failure, table),
         find_report=partial(find_part_report, table),

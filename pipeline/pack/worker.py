@@ -7,8 +7,9 @@ as given up. The next round then writes the shard without it.
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -60,13 +61,26 @@ def pack_parts(store: Store, plan: ShardPlan) -> Iterator[Part]:
 
 
 class PackWorker:
-    """Part of PackItems of one shard -> tar, index, and rows in `pack` and `pack_shards`."""
+    """Part of PackItems of one shard -> tar, index, and rows in `pack` and `pack_shards`.
 
-    def __init__(self, output: str, plan: str, config: EncodeConfig, limits: MediaLimits) -> None:
+    `num_at_once` clips are encoded side by side, one thread each, and written in their order: one
+    shard is all that a small bucket has, and would keep a single core busy.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        plan: str,
+        config: EncodeConfig,
+        limits: MediaLimits,
+        *,
+        num_at_once: int = 1,
+    ) -> None:
         self.store = Store(output)
         self.plan = plan
         self.config = config
         self.limits = limits
+        self.num_at_once = num_at_once
 
     def setup(self) -> None:
         cv2.setNumThreads(1)
@@ -95,6 +109,19 @@ class PackWorker:
         except MediaError as error:
             return to_failure(error)
 
+    def _encode_in_order(
+        self, jobs: Sequence[PackJob]
+    ) -> Iterator[tuple[PackJob, bytes | Failure]]:
+        pending: deque[tuple[PackJob, Future[bytes | Failure]]] = deque()
+        with ThreadPoolExecutor(self.num_at_once, thread_name_prefix="encode") as pool:
+            for job in jobs:
+                pending.append((job, pool.submit(self._encode, job)))
+                if len(pending) > self.num_at_once:
+                    first, media = pending.popleft()
+                    yield first, media.result()
+            for first, media in pending:
+                yield first, media.result()
+
     def _try(self, jobs: list[PackJob], started: float) -> PartReport:
         reasons: Counter[str] = Counter()
         for job in jobs:
@@ -111,8 +138,7 @@ class PackWorker:
         with self.store.replacing(shard.tar_path) as path:
             with path.open("wb") as file:
                 writer = ShardWriter(file, shard.bucket)
-                for job in jobs:
-                    media = self._encode(job)
+                for job, media in self._encode_in_order(jobs):
                     if isinstance(media, Failure):
                         failures[job.sample.clip_id] = media
                     else:

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.arrow import score_schema
 from pipeline.engine.work import Part
 from pipeline.onnx_model import locate_weights
+from pipeline.parts import part_size
 from pipeline.score.aesthetic import AestheticStage
 from pipeline.score.borders import BordersStage
 from pipeline.score.camera import CameraStage
@@ -115,7 +116,7 @@ def plan_score_parts(
     parts = []
     for missing in sorted(groups):
         ordered = sorted(groups[missing], key=lambda r: (r.source_sha256, r.start_frame, r.clip_id))
-        for chunk in _chunks(ordered, clips_per_part):
+        for chunk in _chunks(ordered, part_size(len(ordered), clips_per_part)):
             items = tuple(ScoreItem(row, missing) for row in chunk)
             parts.append(Part(part_key(row.clip_id for row in chunk), items))
     return parts

@@ -1,13 +1,16 @@
 """TransNetV2 as a witness beside PySceneDetect's detectors: it looks where it is asked to.
 
 The network sees 100 frames at a time and is trusted for the middle 50 of them. A look costs about
-a second of one core, so by default it is spent on doubtful places only. Memory does not grow with
+a second of one core, so by default it is spent on doubtful places only, and in a thread of its own
+while the decoder goes on: nothing waits for what it tells before the end. Memory does not grow with
 the source but for two numbers per frame.
 """
 
 from array import array
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +22,7 @@ from pipeline.split.config import Lookout
 
 _TRUSTED_FIRST = 25  # of a window of 100; the outer quarters lack context
 _TRUSTED_END = 75
+_MAX_PENDING = 4  # windows that wait for the network; then the decoder waits
 _PLACE_IN_WINDOW = 40  # of the frame in doubt: what follows it matters more than what precedes it
 
 
@@ -46,6 +50,8 @@ class TransNetWitness(SceneDetector):  # type: ignore[misc]
         self._recent: deque[NDArray[np.uint8]] = deque(maxlen=self._window)
         self._planned: deque[int] = deque()  # first frames of windows to look at
         self._trusted_until = 0  # end of what the planned windows tell
+        self._looks: deque[tuple[int, Future[dict[str, NDArray[Any]]]]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="transnet")
 
     def process_frame(
         self, timecode: FrameTimecode, frame_img: NDArray[np.uint8]
@@ -63,6 +69,8 @@ class TransNetWitness(SceneDetector):  # type: ignore[misc]
     def post_process(self, timecode: FrameTimecode) -> list[FrameTimecode]:
         while self._planned:
             self._look(self._planned.popleft())
+        self._take(0)
+        self._thread.shutdown()
         return []
 
     def _plan(self, index: int) -> None:
@@ -83,13 +91,21 @@ class TransNetWitness(SceneDetector):  # type: ignore[misc]
         oldest = num_frames - len(self._recent)
         wanted = np.clip(np.arange(first, first + self._window), oldest, num_frames - 1)
         frames_THWC = np.stack([self._recent[index - oldest] for index in wanted])
-        told = self._model.run(frames_THWC[np.newaxis])
+        look = self._thread.submit(self._model.run, frames_THWC[np.newaxis])
+        self._looks.append((first, look))
         self.num_looks += 1
-        for offset in range(_TRUSTED_FIRST, _TRUSTED_END):
-            index = first + offset
-            if 0 <= index < num_frames and np.isnan(self.cut[index]):
-                self.cut[index] = told["cut"][0, offset]
-                self.transition[index] = told["transition"][0, offset]
+        self._take(_MAX_PENDING)
+
+    def _take(self, max_pending: int) -> None:
+        """Write down what the oldest looks told, until at most `max_pending` are left."""
+        while len(self._looks) > max_pending:
+            first, look = self._looks.popleft()
+            told = look.result()
+            for offset in range(_TRUSTED_FIRST, _TRUSTED_END):
+                index = first + offset
+                if 0 <= index < len(self.cut) and np.isnan(self.cut[index]):
+                    self.cut[index] = told["cut"][0, offset]
+                    self.transition[index] = told["transition"][0, offset]
 
 
 def runs_above(cut: NDArray[np.float32], min_cut: float) -> list[tuple[int, int, float]]:
