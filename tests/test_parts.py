@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.parts import cut_into_parts
+from pipeline.parts import cut_into_parts, part_size
 
 Item = tuple[str, str]  # group, id
 
@@ -68,3 +68,14 @@ def test_a_part_ends_before_it_grows_too_large(
     for part in parts:
         assert len(part.items) == 1 or sum(size for _, size in part.items) <= max_bytes
         assert len(part.items) <= max_items
+
+
+@given(num_items=st.integers(0, 10_000), max_items=st.integers(1, 64))
+def test_a_small_pool_makes_many_small_parts_and_a_large_one_full_parts(
+    num_items: int, max_items: int
+) -> None:
+    size = part_size(num_items, max_items)
+    assert 1 <= size <= max_items
+    num_parts = -(-num_items // size)
+    assert size == max_items or num_parts >= min(64, num_items // 4)
+    assert part_size(max_items * 64, max_items) == max_items

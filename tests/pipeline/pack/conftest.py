@@ -38,6 +38,7 @@ class Output:
     tables: dict[str, str]
     tiers: TiersConfig
     pack: PackConfig = PACK
+    num_at_once: int = 1
 
     def plan(self, tier: TierName = "tier-1") -> ShardPlan:
         joined = load_joined(self.store, self.tables)
@@ -50,7 +51,13 @@ class Output:
         return make_plan(self.store, tier, selection.jobs, self.pack)
 
     def worker(self, plan: ShardPlan) -> PackWorker:
-        worker = PackWorker(self.store.location, plan.plan, self.pack.encode, MediaLimits())
+        worker = PackWorker(
+            self.store.location,
+            plan.plan,
+            self.pack.encode,
+            MediaLimits(),
+            num_at_once=self.num_at_once,
+        )
         worker.setup()
         return worker
 
