@@ -22,7 +22,7 @@ from pipeline.media.image import open_image
 from pipeline.media.video import open_video
 from pipeline.media.window import sample_window, select_samples
 from pipeline.pack.config import EncodeConfig
-from pipeline.pack.job import PackJob, PixelCrop
+from pipeline.pack.job import PackJob
 from schemas.h264 import REPEATABLE_X264_PARAMS
 
 Image = NDArray[np.uint8]  # H x W x 3, RGB
@@ -39,13 +39,13 @@ def encode_job(job: PackJob, config: EncodeConfig, limits: MediaLimits) -> bytes
     size_HW = (sample.height, sample.width)
     if sample.media_kind == "image":
         image = open_image(job.clip.source_uri, limits)
-        return encode_jpeg(_fill(image, job, size_HW), config)
+        return encode_jpeg(resize(_cut(image, job), size_HW), config)
     window = sample_window(job.clip, sample.num_frames)
     assert window.fps is not None
     with open_video(job.clip.source_uri, limits) as video:
         frames = video.frames(start=window.start, end_frame=window.end_frame)
         samples = select_samples(frames, window)
-        images = (_fill(frame.image, job, size_HW) for frame in samples)
+        images = (_cut(frame.image, job) for frame in samples)
         return encode_mp4(images, size_HW, frame_rate(window.fps), sample.num_frames, config)
 
 
@@ -54,13 +54,12 @@ def frame_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(_MAX_DENOMINATOR)
 
 
-def resize(image: Image, crop: PixelCrop, size_HW: tuple[int, int]) -> Image:
-    """The crop scaled down by area averaging; a crop of the wanted size is only cut out."""
-    cut = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+def resize(image: Image, size_HW: tuple[int, int]) -> Image:
+    """Scaled down by area averaging; an image of the wanted size stays as it is."""
+    if image.shape[:2] == size_HW:
+        return image
     height, width = size_HW
-    if cut.shape[:2] == size_HW:
-        return np.ascontiguousarray(cut)
-    resized = cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(resized, dtype=np.uint8)
 
 
@@ -84,7 +83,10 @@ def encode_mp4(
     num_frames: int,
     config: EncodeConfig,
 ) -> bytes:
-    """Exactly `num_frames` pictures as MP4. Raises MediaError where the source gave fewer."""
+    """Exactly `num_frames` pictures, scaled to `size_HW`, as MP4.
+
+    Raises MediaError where the source gave fewer.
+    """
     buffer = io.BytesIO()
     # An index at the front would need a second pass over the file: readers here have whole members.
     options = {"fflags": "+bitexact"}
@@ -92,7 +94,7 @@ def encode_mp4(
         stream = container.add_stream("libx264", rate=rate)
         _set_up(stream, size_HW, rate, config)
         count = 0
-        for frame in _yuv_frames(images):
+        for frame in _yuv_frames(images, size_HW):
             frame.pts, frame.time_base = count, 1 / rate
             container.mux(stream.encode(frame))
             count += 1
@@ -124,20 +126,24 @@ def _set_up(
     context.color_range = ColorRange.MPEG
 
 
-def _yuv_frames(images: Iterable[Image]) -> Iterator[VideoFrame]:
+def _yuv_frames(images: Iterable[Image], size_HW: tuple[int, int]) -> Iterator[VideoFrame]:
+    """Scaled by area averaging and converted in one step: a third of the time of two."""
+    height, width = size_HW
     reformatter = VideoReformatter()
     for image in images:
         yield reformatter.reformat(
             VideoFrame.from_ndarray(image, format="rgb24"),
+            width=width,
+            height=height,
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
-            interpolation=Interpolation.BICUBIC,
+            interpolation=Interpolation.AREA,
         )
 
 
-def _fill(image: Image, job: PackJob, size_HW: tuple[int, int]) -> Image:
+def _cut(image: Image, job: PackJob) -> Image:
     crop = job.crop_px
     height, width = image.shape[:2]
     if crop.left + crop.width > width or crop.top + crop.height > height:
@@ -146,4 +152,5 @@ def _fill(image: Image, job: PackJob, size_HW: tuple[int, int]) -> Image:
             f"{job.clip.source_uri}: {width}x{height} where {job.clip.width}x{job.clip.height} "
             "was measured",
         )
-    return resize(image, crop, size_HW)
+    inside = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    return np.ascontiguousarray(inside)

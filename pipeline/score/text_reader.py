@@ -8,7 +8,7 @@ import hashlib
 import logging
 import tempfile
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources as package_files
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -24,14 +24,14 @@ _RAPID_WEIGHTS = ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")
 _NO_LIMIT_PX = 4096  # frames arrive at the size that they shall be looked at
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextBox:
     """Four corners in shares of width and height, clockwise from the top left."""
 
     corners_42: NDArray[np.float64]
     confidence: float
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[float, float, float, float]:
         """left, top, right, bottom of the upright box around it, inside the picture."""
         low = np.clip(self.corners_42.min(axis=0), 0.0, 1.0)

@@ -1,7 +1,7 @@
 """TransNetV2 as a witness beside PySceneDetect's detectors: it looks where it is asked to.
 
 The network sees 100 frames at a time and is trusted for the middle 50 of them. A look costs about
-a second of one core, so by default it is spent on doubtful places only, and in a thread of its own
+a second of one core, so by default it is spent on doubtful places only, and in threads of their own
 while the decoder goes on: nothing waits for what it tells before the end. Memory does not grow with
 the source but for two numbers per frame.
 """
@@ -22,6 +22,7 @@ from pipeline.split.config import Lookout
 
 _TRUSTED_FIRST = 25  # of a window of 100; the outer quarters lack context
 _TRUSTED_END = 75
+_NUM_THREADS = 2  # of windows side by side; each look itself has one
 _MAX_PENDING = 4  # windows that wait for the network; then the decoder waits
 _PLACE_IN_WINDOW = 40  # of the frame in doubt: what follows it matters more than what precedes it
 
@@ -51,7 +52,7 @@ class TransNetWitness(SceneDetector):  # type: ignore[misc]
         self._planned: deque[int] = deque()  # first frames of windows to look at
         self._trusted_until = 0  # end of what the planned windows tell
         self._looks: deque[tuple[int, Future[dict[str, NDArray[Any]]]]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="transnet")
+        self._threads = ThreadPoolExecutor(_NUM_THREADS, thread_name_prefix="transnet")
 
     def process_frame(
         self, timecode: FrameTimecode, frame_img: NDArray[np.uint8]
@@ -70,7 +71,7 @@ class TransNetWitness(SceneDetector):  # type: ignore[misc]
         while self._planned:
             self._look(self._planned.popleft())
         self._take(0)
-        self._thread.shutdown()
+        self._threads.shutdown()
         return []
 
     def _plan(self, index: int) -> None:
@@ -91,7 +92,7 @@ class TransNetWitness(SceneDetector):  # type: ignore[misc]
         oldest = num_frames - len(self._recent)
         wanted = np.clip(np.arange(first, first + self._window), oldest, num_frames - 1)
         frames_THWC = np.stack([self._recent[index - oldest] for index in wanted])
-        look = self._thread.submit(self._model.run, frames_THWC[np.newaxis])
+        look = self._threads.submit(self._model.run, frames_THWC[np.newaxis])
         self._looks.append((first, look))
         self.num_looks += 1
         self._take(_MAX_PENDING)

@@ -117,6 +117,18 @@ def test_the_written_clip_has_exactly_its_frames_at_exactly_its_rate(fps: float)
         assert "creation_time" not in container.metadata
 
 
+def test_a_picture_is_scaled_by_the_mean_of_what_a_pixel_covers() -> None:
+    """Stripes of one source pixel become their mean gray, wherever a pixel begins."""
+    stripes = np.zeros((5, 64, 128, 3), np.uint8)
+    stripes[:, :, ::2] = 200
+    stripes[:, 32:] //= 2
+    data = encode_mp4(stripes, (32, 64), frame_rate(24), 5, EncodeConfig(crf=1))
+    for image in decoded(data):
+        assert image.shape == (32, 64, 3)
+        assert np.abs(image[:15].astype(int) - 100).max() <= 3
+        assert np.abs(image[17:].astype(int) - 50).max() <= 3
+
+
 def test_colors_survive_the_round_trip() -> None:
     images = np.empty((5, 32, 32, 3), np.uint8)
     images[:] = (200, 60, 30)
