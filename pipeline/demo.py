@@ -45,7 +45,7 @@ def run_demo(output: Path, console: Console) -> None:
     job = [*_JOB]
     if output.resolve() != root / "runs" / "demo":
         job += ["--output", str(output.resolve())]
-    with _local_head(root, console) as address:
+    with local_head(root, console) as address:
         submit = ["job", "submit", "--address", address, "--working-dir", ".", "--", *job]
         console.print(f"$ ray {shlex.join(submit)}", style="bold", markup=False)
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
@@ -57,7 +57,7 @@ def run_demo(output: Path, console: Console) -> None:
 
 
 @contextmanager
-def _local_head(root: Path, console: Console) -> Iterator[str]:
+def local_head(root: Path, console: Console) -> Iterator[str]:
     """A Ray head on this machine for the time of the block; yields the dashboard's address."""
     dashboard, gcs, client, agent = _free_ports(4)
     # A short path: Ray puts Unix sockets below it, whose names may have 107 bytes at most.

@@ -1,7 +1,7 @@
 """The sample window of a clip: which frames become the training sample, at which constant rate.
 
 It starts at the clear first frame and holds at most the longest listed frame count. The rate is
-the native one up to 30.5 fps; higher rates are divided by the smallest whole number that brings
+the native one up to 32 fps; higher rates are divided by the smallest whole number that brings
 them there. Clips of variable rate are resampled to the nearest usual constant rate: at each
 sample time, the frame that lies nearest.
 """
@@ -15,7 +15,7 @@ from schemas.clip import ClipRow
 
 LISTED_FRAME_COUNTS = (33, 65, 97, 129)
 MAX_FRAMES = LISTED_FRAME_COUNTS[-1]
-MAX_FPS = 30.5
+MAX_FPS = 32.0  # twice the lowest rate that a tier takes: a halved one is never below it
 _USUAL_FPS = (12.0, 12.5, 15.0, 24_000 / 1001, 24.0, 25.0, 30_000 / 1001, 30.0)
 _MAX_CHANGE = 1.1  # a rate further than this from every usual one is kept as measured
 
@@ -52,7 +52,7 @@ class SampleWindow:
 
 
 def decimation(fps: float) -> int:
-    """The smallest whole number that divides the rate to at most 30.5 fps."""
+    """The smallest whole number that divides the rate to at most 32 fps."""
     return max(1, math.ceil(fps / MAX_FPS))
 
 

@@ -24,7 +24,7 @@ from schemas.model_card import ModelCard
 from schemas.scores import FULL_PICTURE, Box
 from schemas.status import Failure
 
-SAMPLER_VERSION = 1
+SAMPLER_VERSION = 2
 _UNKNOWN_FPS = 25.0
 _MOVING_SD = 6.0  # 8-bit levels: the median pixel of a moving picture varies at least so much
 _LUMA_RGB = np.array([0.299, 0.587, 0.114], np.float32)
