@@ -7,11 +7,13 @@ Shape suffixes: B batch, C channels, T frames, H height, W width, L text tokens,
 N image tokens.
 """
 
-from typing import cast
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from modeling.attention import Attention
 from modeling.dit_config import DIT_CONFIGS as DIT_CONFIGS
@@ -32,6 +34,8 @@ from modeling.token_refiner import TokenRefiner
 # The networks' time and guidance inputs count in thousandths, as in the released model.
 _EMBEDDING_SCALE = 1000.0
 
+Contexts = tuple[AbstractContextManager[Any], AbstractContextManager[Any]]
+
 
 class VideoDiT(nn.Module):
     """See `forward`. A fresh network's output is exactly 0."""
@@ -40,6 +44,7 @@ class VideoDiT(nn.Module):
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self._recomputation: Callable[[], Contexts] = noop_context_fn
         width = config.hidden_size
         self.img_in = PatchEmbedder(config)
         self.txt_in = TokenRefiner(config)
@@ -109,9 +114,15 @@ class VideoDiT(nn.Module):
             x_BND = self._run(block, x_BND, vec_BD, rope, num_valid_B)
         return cast(Tensor, self.final_layer(x_BND[:, :num_image], vec_BD, grid_THW))
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Keep only the inputs of the blocks and recompute the rest in the backward pass."""
+    def set_gradient_checkpointing(
+        self, enabled: bool, recomputation: Callable[[], Contexts] = noop_context_fn
+    ) -> None:
+        """Keep only the inputs of the blocks and recompute the rest in the backward pass.
+
+        `recomputation` makes the contexts of `torch.utils.checkpoint`: which other results to keep.
+        """
         self.gradient_checkpointing = enabled
+        self._recomputation = recomputation
 
     def set_attention(self, attention: Attention) -> None:
         """Give every block another attention, such as one that spans several devices."""
@@ -143,7 +154,8 @@ class VideoDiT(nn.Module):
 
     def _run(self, block: nn.Module, *args: object) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(block, *args, use_reentrant=False))
+            again = self._recomputation
+            return cast(Tensor, checkpoint(block, *args, use_reentrant=False, context_fn=again))
         return cast(Tensor, block(*args))
 
     def _check_inputs(

@@ -32,13 +32,15 @@ class FinalConfig(StrictModel):
     """Everything that sampling must know besides the weights.
 
     `vae_folder` is where the VAE lay in training (diffusers layout); `--vae` names another place.
-    The fingerprints decide whether what is found there is the same.
+    The fingerprints decide whether what is found there is the same. `vae_origin` "untrained" says
+    that its weights are random: such a run tries the machinery out and can learn nothing to see.
     """
 
     kind: Literal["dit"] = "dit"
     model: DiTConfig
     flow: FlowConfig = FlowConfig()
     vae_folder: Path
+    vae_origin: Literal["given", "shipped", "untrained"] = "given"
     vae_fingerprint: str
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     text_encoder_fingerprint: str

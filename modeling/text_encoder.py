@@ -64,18 +64,25 @@ class TextEncoder:
 
     @torch.no_grad()
     def __call__(
-        self, prompts: Sequence[str], *, medium: Medium = "video", allow_empty: bool = False
+        self,
+        prompts: Sequence[str],
+        *,
+        medium: Medium = "video",
+        allow_empty: bool = False,
+        cut_long: bool = False,
     ) -> TextEncoding:
         """Encode prompts. An empty one is refused, unless it stands for "no condition".
 
+        With `cut_long` the states of a long prompt end after `max_tokens`, as in training.
+
         Raises:
-            PromptError: an empty prompt, or more than `max_tokens` tokens.
+            PromptError: an empty prompt, or more than `max_tokens` tokens without `cut_long`.
 
         """
         for number, prompt in enumerate(prompts):
             if not prompt.strip() and not allow_empty:
                 raise PromptError(f"prompt {number} is empty")
-        states_BLD, lengths_B = self._states.encode(prompts, medium)
+        states_BLD, lengths_B = self._states.encode(prompts, medium, cut_long=cut_long)
         valid_BL = torch.arange(states_BLD.shape[1], device=states_BLD.device) < lengths_B[:, None]
         states_BLD = states_BLD * valid_BL[..., None].to(states_BLD.dtype)
         return TextEncoding(states_BLD, lengths_B, self._pooled.encode(prompts))

@@ -33,8 +33,10 @@ class StatesBackend(Protocol):
     width: int
     fingerprint: str
 
-    def encode(self, prompts: Sequence[str], medium: Medium) -> tuple[Tensor, Tensor]:
-        """states_BLD and lengths_B."""
+    def encode(
+        self, prompts: Sequence[str], medium: Medium, *, cut_long: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """states_BLD and lengths_B; `cut_long` cuts where it would otherwise raise PromptError."""
 
 
 def make_states_backend(config: TextEncoderConfig, device: torch.device | str) -> StatesBackend:
@@ -80,7 +82,9 @@ class LlmStates:
         model = model.to(device).eval().requires_grad_(requires_grad=False)
         return cls(model, tokenizer, config, fingerprint=folder_fingerprint(folder))
 
-    def encode(self, prompts: Sequence[str], medium: Medium) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, prompts: Sequence[str], medium: Medium, *, cut_long: bool = False
+    ) -> tuple[Tensor, Tensor]:
         template = self._template(medium)
         crop_start = self._crop_start(template, medium)
         batch = self._tokenizer(
@@ -90,7 +94,7 @@ class LlmStates:
         )
         lengths_B = batch["attention_mask"].sum(1) - crop_start
         longest = int(lengths_B.max())
-        if longest > self._config.max_tokens:
+        if longest > self._config.max_tokens and not cut_long:
             raise PromptError(
                 f"prompt {int(lengths_B.argmax())} has {longest} tokens, "
                 f"the limit is {self._config.max_tokens}"
@@ -102,7 +106,9 @@ class LlmStates:
             use_cache=False,
         )
         states_BLD: Tensor = output.hidden_states[-(self._config.skip_layers + 1)]
-        return states_BLD[:, crop_start:].float(), lengths_B.to(states_BLD.device)
+        # What follows a token does not change its state: cutting states is cutting the prompt.
+        lengths_B = lengths_B.clamp(max=self._config.max_tokens).to(states_BLD.device)
+        return states_BLD[:, crop_start:][:, : self._config.max_tokens].float(), lengths_B
 
     def _template(self, medium: Medium) -> str:
         if self._config.template is not None:
@@ -135,9 +141,13 @@ class ByteStates:
         self._max_tokens = config.max_tokens
         self._table_VD = byte_table().to(device)
 
-    def encode(self, prompts: Sequence[str], medium: Medium) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, prompts: Sequence[str], medium: Medium, *, cut_long: bool = False
+    ) -> tuple[Tensor, Tensor]:
         del medium
         rows = [list(prompt.encode()) or [0] for prompt in prompts]
+        if cut_long:
+            rows = [row[: self._max_tokens] for row in rows]
         longest = max(map(len, rows))
         if longest > self._max_tokens:
             raise PromptError(f"a prompt has {longest} tokens, the limit is {self._max_tokens}")

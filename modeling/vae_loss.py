@@ -197,21 +197,21 @@ class NanGuard:
 
     def __init__(self, max_in_a_row: int = 5) -> None:
         self._max_in_a_row = max_in_a_row
-        self._bad_in_a_row = 0
+        self.bad_in_a_row = 0
         self.num_skipped = 0
 
     def allows(self, values: dict[str, float], *, step: int) -> bool:
         """False when any value is not finite: skip this update. Raises NonFiniteLossError."""
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if not bad:
-            self._bad_in_a_row = 0
+            self.bad_in_a_row = 0
             return True
-        self._bad_in_a_row += 1
+        self.bad_in_a_row += 1
         self.num_skipped += 1
         described = ", ".join(f"{name} = {values[name]}" for name in bad)
-        if self._bad_in_a_row >= self._max_in_a_row:
+        if self.bad_in_a_row >= self._max_in_a_row:
             raise NonFiniteLossError(
-                f"{self._bad_in_a_row} losses in a row were not finite; at step {step}: {described}"
+                f"{self.bad_in_a_row} losses in a row were not finite; at step {step}: {described}"
             )
         logger.warning("step %d skipped: %s", step, described)
         return False
