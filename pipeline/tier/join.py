@@ -28,7 +28,7 @@ pc: Any = compute  # its stubs do not know chunked columns
 
 logger = logging.getLogger(__name__)
 
-JOIN_VERSION = 1
+JOIN_VERSION = 2
 SOURCES, CLIPS, CORPUS, APPROVALS, JOINED = "sources", "clips", "corpus", "approvals", "joined"
 BOX_SIDES = ("left", "top", "right", "bottom")
 _CLIP_COLUMNS = tuple(name for name in ClipRow.model_fields if name != "error")
@@ -155,14 +155,17 @@ def _clips(store: Store, tables: Mapping[str, str]) -> pa.Table:
 
 
 def _first_of_each(clips: pa.Table) -> pa.Table:
-    """One row per clip. A source that was moved between two runs may have its clips twice."""
-    named = pc.not_equal(clips["clip_id"], "")
-    ids = clips["clip_id"].filter(named)
-    if len(ids) == pc.count_distinct(ids).as_py():
+    """One row per clip, and per failed stretch of a source, which has no clip id.
+
+    A source that was moved between two runs, or that a worker without its driver finished beside
+    the next run, may have its rows twice.
+    """
+    start = clips["start_frame"].cast(pa.string())
+    keys = pc.binary_join_element_wise(clips["clip_id"], clips["source_sha256"], start, " ")
+    if len(keys) == pc.count_distinct(keys).as_py():
         return clips
-    rows = pc.index_in(clips["clip_id"], value_set=clips["clip_id"])
-    is_first = pc.equal(rows, pa.array(range(clips.num_rows), pa.int32()))
-    return clips.filter(pc.or_(is_first, pc.invert(named)))
+    rows = pc.index_in(keys, value_set=keys)
+    return clips.filter(pc.equal(rows, pa.array(range(clips.num_rows), pa.int32())))
 
 
 def _read(store: Store, tables: Mapping[str, str], step: str, columns: Sequence[str]) -> pa.Table:

@@ -20,7 +20,7 @@ from pipeline.tier.geometry import (
     effective_rates,
     fit,
 )
-from pipeline.tier.join import join_tables, load_joined
+from pipeline.tier.join import CLIPS, join_tables, load_joined, open_table
 from pipeline.tier.records import read_records
 from pipeline.tier.rules import Candidates, decide
 from schemas.clip import ClipRow
@@ -238,6 +238,19 @@ def test_a_moved_source_keeps_its_clips_once_and_under_its_new_place(store: Stor
     (record,) = read_records(store, tables, [clip])
     assert record.clip.source_uri == "file:///new.mp4"
     assert record.provenance.tags == ("x",)
+
+
+def test_rows_that_two_workers_wrote_count_once(store: Store) -> None:
+    """A worker that outlived its driver finishes a part whose sources the next run cut anew."""
+    maker = ClipMaker()
+    maker.add(source="film")
+    maker.add_failed_source("file:///pool/broken.mp4")
+    tables = maker.write(store)
+    before = tier_funnel(store, tables, CONFIG, "tier-1")
+    clips = open_table(store, CLIPS, tables[CLIPS])
+    clips.write_part("again", clips.read().to_pylist(), seconds=0.0)
+    assert tier_funnel(store, tables, CONFIG, "tier-1") == before
+    assert sum(step.num_clips for step in before.failed) == 1
 
 
 def test_an_empty_pool_gives_an_empty_tier(store: Store) -> None:
