@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.caption.describe_pass import worker_resources
 from pipeline.config import PipelineConfig
 from pipeline.embed.worker import embedding_table
 from pipeline.engine.work import Engine, Part, PartReport, Pass, Worker, WorkerSpec
@@ -70,7 +71,7 @@ def plan_workers(config: PipelineConfig, store: Store, engine: Engine) -> Iterat
         "split": Resources(),
         "embed": Resources(num_gpus=gpus),
         "score": Resources(),
-        "caption": Resources(),
+        "caption": worker_resources(config.caption),
         "pack": Resources(),
     }
     for name, resources in needs.items():

@@ -1,10 +1,26 @@
 """From verdict to manifest, for one tier: decide, caption, pack. Its manifest is replaced last."""
 
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from pipeline.caption.answer import Words
+from pipeline.caption.describe_pass import describe_pass
+from pipeline.caption.description import (
+    STEP as DESCRIPTIONS,
+)
+from pipeline.caption.description import (
+    captioner_name,
+    descriptions_fingerprint,
+    descriptions_table,
+    read_descriptions,
+)
+from pipeline.caption.usage import CaptionUsage, caption_usage
+from pipeline.caption.worker import (
+    STEP as CAPTIONS,
+)
 from pipeline.caption.worker import (
     CaptionWorker,
     caption_fingerprint,
@@ -32,6 +48,7 @@ from pipeline.tier.funnel import funnel_counts
 from pipeline.tier.join import load_joined
 from pipeline.tier.records import ClipRecord, read_records
 from pipeline.tier.rules import Candidates, columns_for, decide
+from schemas.status import Failure
 from schemas.tier import TierName
 
 logger = logging.getLogger(__name__)
@@ -52,6 +69,7 @@ class Releaser:
     tables: dict[str, str]
     weights: dict[str, str]
     run_pass: RunPass
+    captioning: CaptionUsage | None = None  # of the tier that is being released
 
     def release(self, engine: Engine, tier: TierName) -> TierResult:
         config = self.config
@@ -73,33 +91,71 @@ class Releaser:
         manifest = build_manifest(
             self.store,
             plan,
-            captioner=config.caption.captioner,
+            captioner=captioner_name(config.caption),
             funnel=funnel,
             config_fingerprint=config.result_fingerprint,
             weights=self.weights,
             tables=self.tables,
         )
-        return TierResult(tier=tier, manifest=write_manifest(self.store, manifest), funnel=funnel)
+        return TierResult(
+            tier=tier,
+            manifest=write_manifest(self.store, manifest),
+            funnel=funnel,
+            captioning=self.captioning,
+        )
 
     def _caption(self, engine: Engine, tier: TierName, records: list[ClipRecord]) -> Table:
         """Caption what is new; the table of captions."""
         config = self.config.caption
-        scores = {step: mark for step, mark in self.tables.items() if step != "captions"}
-        table = caption_table(self.store, caption_fingerprint(config, scores))
-        make = partial(
-            CaptionWorker, self.store.location, table.fingerprint, config, self.config.media
-        )
+        self.captioning, written = None, None
+        if config.captioner != "measured":
+            written = self._describe(engine, tier, records)
+        mark = caption_fingerprint(config, self.tables, self.tables.get(DESCRIPTIONS))
+        table = caption_table(self.store, mark)
+        make = partial(CaptionWorker, self.store.location, table.fingerprint, config)
+        done = table.done_items("clip_id")
+        parts = caption_parts(records, done, config.clips_per_part, descriptions=written)
         pass_ = Pass(
             name=f"caption {tier}",
-            parts=list(caption_parts(records, table.done_items("clip_id"), config.clips_per_part)),
+            parts=list(parts),
             workers=(WorkerSpec(make, Resources()),),
             record_failure=partial(record_caption_failure, table),
             find_report=partial(find_part_report, table),
             item_timeout_s=self.config.passes.item_timeout_s,
         )
         self.run_pass(engine, pass_, num_items=len(records))
-        self.tables["captions"] = table.fingerprint
+        self.tables[CAPTIONS] = table.fingerprint
         return table
+
+    def _describe(
+        self, engine: Engine, tier: TierName, records: list[ClipRecord]
+    ) -> dict[str, Words | Failure]:
+        """Have a model describe what is new; what it wrote about each clip."""
+        config = self.config.caption
+        mark = descriptions_fingerprint(config, self.tables)
+        table = descriptions_table(self.store, mark)
+        self.tables[DESCRIPTIONS] = table.fingerprint
+        before, started = set(table.done_keys()), time.monotonic()
+        pass_ = describe_pass(
+            f"describe {tier}",
+            records,
+            table,
+            config,
+            self.config.media,
+            item_timeout_s=self.config.passes.item_timeout_s,
+        )
+        self.run_pass(engine, pass_, num_items=len(records))
+        if fresh := sorted(set(table.done_keys()) - before):
+            self.captioning = caption_usage(
+                table,
+                fresh,
+                elapsed_s=time.monotonic() - started,
+                num_gpus=config.num_gpus,
+                price=config.price,
+            )
+            for line in self.captioning.lines():
+                logger.info("%s", line)
+        return read_descriptions(table, [record.clip.clip_id for record in records])
 
     def _pack(self, engine: Engine, plan: ShardPlan) -> None:
         """Write what is missing. A clip that is given up leaves its shard to the next round."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from pipeline.caption.usage import CaptionUsage
 from pipeline.storage import Store
 from schemas.base import StrictModel
 from schemas.shard import SCHEMA_VERSION, Funnel
@@ -49,6 +50,7 @@ class TierResult(StrictModel):
     tier: TierName
     manifest: str
     funnel: Funnel
+    captioning: CaptionUsage | None = None  # of what a model was asked in this run
 
 
 class RunRecord(StrictModel):

@@ -1,6 +1,7 @@
 """Pictures for a captioner that looks: evenly spaced over each window, cut to the clean crop."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.caption.backend import WindowRequest, window_request
 from pipeline.caption.config import FrameBudget
 from pipeline.media.config import MediaLimits
+from pipeline.media.errors import MediaError
 from pipeline.media.image import open_image
 from pipeline.media.video import open_video
 from pipeline.media.window import sample_window, select_samples
@@ -39,7 +41,9 @@ def window_requests(
             for place, frame in enumerate(select_samples(frames, window))
             if place in wanted
         }
-    requests = []
+    if not images:
+        raise MediaError("ended_early", f"no frame of {window.num_frames} could be decoded")
+    requests: list[WindowRequest] = []
     for places in plan:
         found = [place for place in places if place in images]  # a broken end gives fewer
         if found:
@@ -53,7 +57,7 @@ def plan_windows(num_frames: int, fps: float, budget: FrameBudget) -> Iterator[S
     """Frames of each window: equal stretches of at most `window_s`, the middles of equal parts."""
     count = max(1, int(np.ceil(num_frames / fps / budget.window_s - 1e-9)))
     edges = [round(number * num_frames / count) for number in range(count + 1)]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         yield [first + place for place in _spread(last - first, budget.num_frames)]
 
 

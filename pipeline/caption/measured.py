@@ -4,28 +4,14 @@ It looks at no picture, so the seven descriptions stay None. Other captioners wr
 camera movement and tags from here.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from pipeline.caption.backend import CaptionRequest
 from pipeline.caption.config import CaptionConfig, TagConfig
 from pipeline.tier.records import ClipRecord
 from schemas.caption import StructuredCaption
 from schemas.scores import ClipScores
 
 CAPTIONER = "measured"
-
-
-class MeasuredBackend:
-    """Wants no frames and writes no words."""
-
-    name = CAPTIONER
-    num_frames = 0
-
-    def setup(self) -> None:
-        """Nothing to load."""
-
-    def describe(self, requests: Sequence[CaptionRequest]) -> list[StructuredCaption]:
-        return [StructuredCaption(captioner=self.name) for _ in requests]
 
 
 def measured_caption(record: ClipRecord, config: CaptionConfig) -> StructuredCaption:

@@ -116,6 +116,8 @@ def run_curation(request: RunRequest, console: Console) -> None:
         console.print(line, soft_wrap=True, markup=False)
     for result in record.tiers:
         console.print(funnel_table(result))
+        for line in result.captioning.lines() if result.captioning else ():
+            console.print(line, soft_wrap=True, markup=False)
         console.print(f"manifest: {store.full(result.manifest)}", soft_wrap=True, markup=False)
     console.print(f"run {record.verdict} in {record.seconds:.0f} s", markup=False)
 

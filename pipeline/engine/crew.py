@@ -10,7 +10,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from pipeline.engine.config import EngineConfig
-from pipeline.engine.errors import EngineError, WorkerBugError
+from pipeline.engine.errors import EngineError, HaltError, WorkerBugError
 from pipeline.engine.host import Answer, Hello, WorkerHost
 from pipeline.engine.ledger import Unit
 from pipeline.engine.work import WorkerSpec
@@ -83,12 +83,14 @@ class Crew:
         slot.state, slot.since_s = "idle", time.monotonic()
 
     def greet(self, slot: Slot) -> None:
-        """The next step of a slot that is starting and has answered. Raises RayError."""
+        """The next step of a slot that starts and has answered. Raises RayError or HaltError."""
         if slot.state == "placing":
             slot.hello = fetch(slot.ref)
             self._expect(slot, "loading", slot.actor.setup.remote(), self.config.setup_timeout_s)
             return
         answer: Answer = fetch(slot.ref)
+        if answer.halt is not None:
+            raise HaltError(answer.halt)
         if answer.storage_error is not None:
             self.fail_start(slot, answer.storage_error)
         elif answer.raised is not None:

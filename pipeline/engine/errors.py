@@ -13,6 +13,13 @@ class WorkerBugError(EngineError):
     """Every item raises the same exception, or a worker cannot start: no row is written for it."""
 
 
+class HaltError(EngineError):
+    """A worker has lost what it works with (a server, a key): no item is at fault, none is struck.
+
+    Workers may raise it. What they wrote before holds.
+    """
+
+
 class OutputLockedError(EngineError):
     """Another run writes to this output."""
 

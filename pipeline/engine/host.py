@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engine.describe import describe_exception
+from pipeline.engine.errors import HaltError
 from pipeline.engine.ledger import Raised
 from pipeline.engine.progress import rss_bytes
 from pipeline.engine.work import PartReport, Worker
@@ -28,6 +29,7 @@ class Answer:
     report: PartReport | None = None  # from the last worker of a chain
     raised: Raised | None = None
     storage_error: str | None = None
+    halt: str | None = None
 
 
 class WorkerHost:
@@ -61,6 +63,8 @@ def _answer(work: Callable[[], Any]) -> tuple[Answer, Any]:
         result = work()
     except StorageError as error:
         return Answer(rss_bytes(), storage_error=str(error)), None
+    except HaltError as error:
+        return Answer(rss_bytes(), halt=str(error)), None
     except Exception as error:  # noqa: BLE001 - the one place where a bug becomes a strike
         return Answer(rss_bytes(), raised=describe_exception(error)), None
     if isinstance(result, PartReport):

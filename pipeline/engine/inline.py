@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from pipeline.engine.config import EngineConfig
 from pipeline.engine.describe import describe_exception
+from pipeline.engine.errors import HaltError
 from pipeline.engine.ledger import Ledger, Unit
 from pipeline.engine.progress import Progress
 from pipeline.engine.work import Pass, PassReport, Worker
@@ -72,8 +73,8 @@ class InlineEngine:
             for worker in workers:
                 with _time_limit(limit_s):
                     payload = worker.process(payload)
-        except StorageError:
-            raise  # the output's fault, not the item's
+        except (StorageError, HaltError):
+            raise  # not the item's fault
         except _OutOfTimeError:
             failure = Failure(error_class="timeout", error=f"no result within {limit_s:g} s")
             ledger.struck(unit, failure)

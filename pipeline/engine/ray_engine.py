@@ -25,6 +25,7 @@ from pipeline.engine.cluster import Cluster
 from pipeline.engine.config import EngineConfig
 from pipeline.engine.crew import Crew, Slot, fetch, raise_if_ray_is_gone
 from pipeline.engine.describe import describe_exception
+from pipeline.engine.errors import HaltError
 from pipeline.engine.host import Answer
 from pipeline.engine.ledger import Ledger, Raised, Unit
 from pipeline.engine.metrics import Metrics
@@ -163,6 +164,8 @@ class _Shift:
             self._crew.rest(slot)
         if answer.storage_error is not None:
             raise StorageError(answer.storage_error)
+        if answer.halt is not None:
+            raise HaltError(answer.halt)
         if answer.raised is not None:
             self._log(unit, answer.raised)
             self._ledger.raised(unit, answer.raised)

@@ -1,26 +1,33 @@
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from pipeline.caption.backend import CaptionRequest
-from pipeline.caption.config import CaptionConfig
+from pipeline.caption.answer import Words
+from pipeline.caption.config import CaptionConfig, EndpointConfig
+from pipeline.caption.description import captioner_name
 from pipeline.caption.measured import measured_caption
-from pipeline.caption.worker import CaptionWorker, caption_parts, caption_table
-from pipeline.media.config import MediaLimits
+from pipeline.caption.worker import (
+    CaptionWorker,
+    caption_fingerprint,
+    caption_parts,
+    caption_table,
+)
 from pipeline.pack.select import read_captions
 from pipeline.storage import Store
-from pipeline.tier.records import ClipRecord, read_records
 from schemas.caption import VLM_FIELDS, StructuredCaption
 from schemas.status import Failure
-from tests.media_files import numbered_frames, read_number, write_video
+from tests.pipeline.caption.clips import records_of
 from tests.pipeline.tier.tables import ClipMaker
 
-
-def records_of(maker: ClipMaker, folder: Path) -> list[ClipRecord]:
-    store = Store(str(folder))
-    tables = maker.write(store)
-    return list(read_records(store, tables, [clip["clip_id"] for clip in maker.clips]))
+WORDS = Words(
+    short_description="A dog runs over a wet lawn.",
+    dense_description="A brown dog runs over a wet lawn and jumps at a ball that rolls away.",
+    background="A hedge and a white house.",
+    style="realistic",
+    shot_type="medium shot",
+    lighting="Soft light from a gray sky.",
+    atmosphere="cheerful",
+)
 
 
 def test_only_what_was_measured_is_said(tmp_path: Path) -> None:
@@ -51,42 +58,33 @@ def test_a_clip_without_scores_gets_an_empty_caption_and_no_guess(tmp_path: Path
     assert measured_caption(record, CaptionConfig()) == StructuredCaption(captioner="measured")
 
 
-class NumberReader:
-    """Reads the frame numbers out of the pictures; refuses the clip that starts at zero."""
-
-    name = "reader-1"
-    num_frames = 3
-
-    def setup(self) -> None: ...
-
-    def describe(self, requests: Sequence[CaptionRequest]) -> list[StructuredCaption | Failure]:
-        return [self._answer(request) for request in requests]
-
-    def _answer(self, request: CaptionRequest) -> StructuredCaption | Failure:
-        numbers = [read_number(image) for image in request.frames_THWC]
-        if numbers[0] < 10:
-            return Failure(error_class="refused", error="refused")
-        return StructuredCaption(captioner=self.name, short_description=str(numbers))
-
-
-def test_a_backend_sees_spread_frames_and_writes_words_only(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "numbers.mp4", numbered_frames(60))
+def test_words_and_measurements_become_one_caption_and_failures_stay_failures(
+    tmp_path: Path,
+) -> None:
     maker = ClipMaker()
-    for start in (0, 30):
-        maker.add(uri=path.as_uri(), start=start, num_frames=30, size_WH=(64, 32))
-    maker.add(source="lost", uri=(tmp_path / "lost.mp4").as_uri(), num_frames=30)
-    records = records_of(maker, tmp_path / "out")
-    (part,) = caption_parts(records, set(), 10)
-    worker = CaptionWorker(
-        str(tmp_path / "out"), "f", CaptionConfig(), MediaLimits(), make_backend=NumberReader
-    )
-    worker.setup()
-    report = worker.process(part)
-    assert (report.num_ok, report.num_failed) == (1, 2)
-    assert report.reasons == {"refused": 1, "not_found": 1}
+    described, refused = maker.add(), maker.add(start=200)
+    records = records_of(maker, tmp_path)
+    config = CaptionConfig(captioner="endpoint", endpoint=EndpointConfig(model="seer"))
+    failure = Failure(error_class="caption_refusal", error="I cannot")
+    descriptions: dict[str, Words | Failure] = {described: WORDS, refused: failure}
+    (part,) = caption_parts(records, set(), 10, descriptions=descriptions)
+    report = CaptionWorker(str(tmp_path), "f", config).process(part)
+    assert (report.num_ok, report.num_failed) == (1, 1)
+    assert report.reasons == {"caption_refusal": 1}
 
-    table = caption_table(Store(str(tmp_path / "out")), "f")
-    (caption,) = read_captions(table).values()
-    assert caption.short_description == "[35, 45, 55]"
-    assert (caption.captioner, caption.camera_movement) == ("reader-1", "pan_left")
+    table = caption_table(Store(str(tmp_path)), "f")
+    captions = read_captions(table)
+    assert list(captions) == [described]
+    caption = captions[described]
+    assert {name: getattr(caption, name) for name in VLM_FIELDS} == WORDS.model_dump()
+    assert (caption.captioner, caption.camera_movement) == (captioner_name(config), "pan_left")
+    assert caption.captioner.startswith("endpoint:seer@unknown+")
     assert list(caption_parts(records, table.done_items("clip_id"), 10)) == []
+
+
+def test_captions_change_with_scores_and_descriptions_and_not_with_the_pool() -> None:
+    config = CaptionConfig()
+    base = caption_fingerprint(config, {"motion": "1", "clips": "1"}, None)
+    assert caption_fingerprint(config, {"motion": "1", "clips": "2"}, None) == base
+    assert caption_fingerprint(config, {"motion": "2", "clips": "1"}, None) != base
+    assert caption_fingerprint(config, {"motion": "1", "clips": "1"}, "d") != base
