@@ -250,7 +250,7 @@ def test_rows_that_two_workers_wrote_count_once(store: Store) -> None:
     clips = open_table(store, CLIPS, tables[CLIPS])
     clips.write_part("again", clips.read().to_pylist(), seconds=0.0)
     assert tier_funnel(store, tables, CONFIG, "tier-1") == before
-    assert sum(step.num_clips for step in before.failed) == 1
+    assert sum(step.num_clips for step in before.counts.failed) == 1
 
 
 def test_an_empty_pool_gives_an_empty_tier(store: Store) -> None:
