@@ -1,0 +1,173 @@
+"""The command line of training. Nothing heavy is imported before it is needed."""
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from modeling.train.config import TrainConfig
+    from modeling.train.trainer import Resume, RunResult
+
+app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+
+
+@app.command()
+def train(
+    shards: Annotated[
+        list[str] | None, typer.Option(help="a manifest.json; several with --weight each")
+    ] = None,
+    weight: Annotated[
+        list[float] | None, typer.Option(help="how often a manifest's samples come, in order")
+    ] = None,
+    model: Annotated[Literal["dit", "vae"] | None, typer.Option()] = None,
+    config: Annotated[
+        str | None, typer.Option(help="a TOML file or a recipe's name; default: by the hardware")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="a.b=c, over the config; may be repeated")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="where to stop; changes nothing else")] = None,
+    out: Annotated[Path | None, typer.Option(help="default: runs/dit or runs/vae")] = None,
+    vae: Annotated[str | None, typer.Option(help="the VAE's folder, for a DiT")] = None,
+    resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's folder")] = "auto",
+    init_from: Annotated[
+        Path | None, typer.Option(help="begin with the weights of an earlier run")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan and end")] = False,
+) -> None:
+    """Train on shards. The same command again goes on where it stopped."""
+    from modeling.data.errors import DataError
+    from modeling.train.errors import TrainError
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    try:
+        flags: dict[str, Any] = {"model": model, "steps": steps, "vae": vae}
+        built = _config(shards or [], weight, config, settings or [], flags)
+        place = out or Path("runs") / built.model
+        result = _run(built, place, resume, init_from, dry_run=dry_run)
+    except (TrainError, DataError, FileNotFoundError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        typer.echo("stopped at once; the newest checkpoint is whole", err=True)
+        raise typer.Exit(130) from None
+    if result is not None:
+        _say(result, place)
+
+
+def _config(
+    shards: list[str],
+    weights: list[float] | None,
+    config: str | None,
+    settings: list[str],
+    flags: dict[str, Any],
+) -> "TrainConfig":
+    """Preset or file, then --set, then the flags."""
+    from modeling.train.config_file import build_config, find_config, parse_setting, read_tables
+    from modeling.train.errors import ConfigError
+
+    layers = [parse_setting(text) for text in settings]
+    over: dict[str, Any] = {}
+    if flags["model"] is not None:
+        over["model"] = flags["model"]
+    if flags["steps"] is not None:
+        over["steps"] = flags["steps"]
+    if flags["vae"] is not None:
+        over["dit"] = {"vae": flags["vae"]}
+    data: dict[str, Any] = {}
+    if shards:
+        data["shards"] = shards
+    if weights is not None:
+        data["weights"] = weights
+    if data:
+        over["data"] = data
+    layers.append(over)
+    name = config
+    if name is None:
+        import torch
+
+        from modeling.train.presets import preset_for
+
+        kind = next((each["model"] for each in reversed(layers) if "model" in each), "dit")
+        has_gpu = torch.cuda.is_available()
+        name = preset_for("vae" if kind == "vae" else "dit", has_gpu=has_gpu)
+    built = build_config([read_tables(find_config(name)), *layers])
+    if not built.data.shards:
+        raise ConfigError("no shards: give --shards MANIFEST, or data.shards in the config")
+    return built
+
+
+def _run(
+    config: "TrainConfig",
+    out: Path,
+    resume: str,
+    init_from: Path | None,
+    *,
+    dry_run: bool,
+) -> "RunResult | None":
+    from modeling.train import compute, report
+    from modeling.train.export import read_weights
+    from modeling.train.parallel import SingleProcess
+    from modeling.train.stream import BatchStream, open_corpus
+    from modeling.train.trainer import Trainer
+
+    device = compute.pick_device(config.compute)
+    compute.prepare(config.compute, device)
+    parallel = SingleProcess(device)
+    stream = BatchStream(
+        open_corpus(config.data),
+        config,
+        rank=parallel.rank,
+        world_size=parallel.world_size,
+        pin_memory=device.type == "cuda",
+    )
+    plan = report.make_plan(config, stream, device, world_size=parallel.world_size)
+    init = None
+    if init_from is not None:
+        file, init = read_weights(init_from)
+        typer.echo(f"weights  of {file}")
+    if dry_run:
+        _print_plan(report.describe(plan))
+        return None
+    trainer = Trainer(
+        config,
+        out,
+        parallel,
+        stream=stream,
+        plan=plan,
+        resume=_parse_resume(resume),
+        init=init,
+    )
+    _print_plan(report.describe(plan, first_step=trainer.step))
+    return trainer.run()
+
+
+def _parse_resume(text: str) -> "Resume":
+    if text == "auto":
+        return "auto"
+    return "never" if text == "never" else Path(text)
+
+
+def _print_plan(lines: list[str]) -> None:
+    for line in lines:
+        typer.echo(line)
+
+
+def _say(result: "RunResult", out: Path) -> None:
+    if result.signal is not None:
+        command = shlex.join(["python", "-m", "modeling.train", *sys.argv[1:]])
+        typer.echo(
+            f"{result.signal.name}: saved step {result.step} in {out}; go on with\n  {command}"
+        )
+        raise typer.Exit(128 + result.signal)
+    typer.echo(f"done: step {result.step}, {result.final}")
+    for path in result.previews:
+        typer.echo(f"preview  {path}")
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,326 @@
+"""Trains the diffusion transformer by flow matching, behind a frozen VAE and text encoder.
+
+Shape suffixes: B batch, C channels, T frames, H height, W width, L text tokens, D width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from modeling.data.batch_size import tokens
+from modeling.data.draw import generator, normal_like, share
+from modeling.dit import DiTConfig, VideoDiT
+from modeling.final_folder import FinalConfig, freeze, read_final, write_final
+from modeling.fingerprint import model_fingerprint
+from modeling.flow_matching import interpolate, sample_sigma, velocity_loss
+from modeling.text_encoder import TextEncoder, TextEncoding
+from modeling.train import compute, cost
+from modeling.train.config import DistillConfig, TrainConfig
+from modeling.train.ema import Ema
+from modeling.train.encoders import VaeSource, find_vae, keep_untrained, load_vae
+from modeling.train.errors import ConfigError
+from modeling.train.optim import Schedule, make_optimizers
+from modeling.train.parallel import Parallel
+from modeling.train.parts import Part, to_video
+from modeling.train.previews import sample_clips
+from modeling.train.task import Values
+from schemas.tier import Bucket
+
+
+def fitted_config(config: DiTConfig, vae: VaeSource, *, text: int, pooled: int) -> DiTConfig:
+    """The network's config with the channels of the VAE and the widths of the text encoder."""
+    changes = {
+        "in_channels": vae.config.latent_channels,
+        "out_channels": vae.config.latent_channels,
+        "text_embed_dim": text,
+        "pooled_projection_dim": pooled,
+    }
+    return config.model_copy(update=changes)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a sample is noised to and told, besides its latent."""
+
+    sigma_B: Tensor
+    text: TextEncoding
+    guidance_B: Tensor | None
+
+
+class DitTask:
+    """See modeling/train/task.py."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        parallel: Parallel,
+        *,
+        out: Path,
+        checkpointing: compute.Checkpointing,
+        init: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._config, self._parallel, self._out = config, parallel, out
+        device = parallel.device
+        self._device = device
+        self.dtype = compute.precision(config.compute, device)
+        self._vae_source = find_vae(config.dit.vae)
+        self.vae, self._vae_fingerprint = load_vae(self._vae_source, device)
+        self.text_encoder = TextEncoder(config.dit.text_encoder, device)
+        self.network_config = fitted_config(
+            config.dit.network_config,
+            self._vae_source,
+            text=self.text_encoder.states_width,
+            pooled=self.text_encoder.pooled_width,
+        )
+        torch.manual_seed(config.seed)
+        self.model = VideoDiT(self.network_config).to(device)
+        self._guided = None
+        if config.dit.distill is not None:
+            self._guided = _Teacher(config.dit.distill, self, device)
+            self._guided.start_student(self.model)
+        if init is not None:
+            start_from(self.model, init)
+        if checkpointing == "selective":
+            self.model.set_gradient_checkpointing(True, compute.selective_contexts())
+        else:
+            self.model.set_gradient_checkpointing(checkpointing == "full")
+        if config.compute.compile:
+            for block in [*self.model.double_blocks, *self.model.single_blocks]:
+                block.compile()
+        self.model.train()
+        self.num_parameters = sum(p.numel() for p in self.model.parameters())
+        self.ema = None if config.ema is None else Ema(self.model, config.ema)
+        self._network = parallel.wrap(self.model)
+        self.networks: Mapping[str, nn.Module] = {"model": self.model}
+        self.optimizers: list[Optimizer] = make_optimizers(self.model, config.optim)
+        self._schedule = Schedule(config.optim, self.optimizers)
+
+    def gradients(self, part: Part, *, step: int, last: bool) -> Values:
+        latent, conditions = self._prepare(part, step)
+        noise = self._normal(part, step, "noise", tuple(latent.shape[1:]))
+        x = interpolate(latent, noise, conditions.sigma_B)
+        with self._parallel.accumulate(self._network, last=last):
+            with compute.autocast(self._device, self.dtype):
+                predicted = self.predict(self._network, x, conditions)
+            if self._guided is None:
+                loss_B = velocity_loss(predicted, latent, noise)
+            else:
+                wanted = self._guided.velocity(x, conditions, part.bucket)
+                loss_B = (predicted.float() - wanted).square().flatten(1).mean(1)
+            loss = loss_B.sum() / part.global_batch
+            torch.autograd.backward(loss * self._parallel.grad_scale())
+        return {"loss": loss.detach()}
+
+    def clip(self, max_norm: float) -> Values:
+        return {"grad_norm": self._parallel.clip_grad_norm(self.model.parameters(), max_norm)}
+
+    def apply(self, *, step: int) -> float:
+        rate_share = self._schedule.set(step)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        if self.ema is not None:
+            self.ema.follow(self.model, step)
+        return rate_share
+
+    def shape(self, bucket: Bucket, step: int) -> Bucket:
+        del step
+        return bucket
+
+    def flops(self, bucket: Bucket, *, num_samples: int, step: int) -> float:
+        del step
+        longest = self._config.dit.text_encoder.max_tokens
+        return num_samples * cost.dit_step_flops(self.network_config, bucket, longest)
+
+    def averages(self) -> Mapping[str, nn.Module]:
+        return {} if self.ema is None else {"ema": self.ema.network}
+
+    def encoders(self) -> dict[str, str]:
+        """Fingerprints of the frozen networks that make latents and text states."""
+        return {
+            "vae_fingerprint": self._vae_fingerprint,
+            "text_encoder_fingerprint": self.text_encoder.fingerprint,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        found = self.encoders()
+        if self._guided is not None:
+            found["teacher_fingerprint"] = self._guided.fingerprint
+        return found
+
+    def write_final(
+        self, folder: Path, part: Part, *, step: int, data_manifests: tuple[str, ...]
+    ) -> None:
+        del part
+        config = FinalConfig(
+            model=self.network_config,
+            flow=self._config.dit.flow,
+            vae_folder=self._vae_folder,
+            vae_origin=self._vae_source.origin,
+            vae_fingerprint=self._vae_fingerprint,
+            text_encoder=self._config.dit.text_encoder,
+            text_encoder_fingerprint=self.text_encoder.fingerprint,
+            data_manifests=data_manifests,
+            step=step,
+        )
+        ema = None if self.ema is None else self.ema.network
+        write_final(folder, config, self.model, ema)
+
+    def preview(self, folder: Path, part: Part, *, step: int) -> list[Path]:
+        del part
+        if self._config.preview is None:
+            return []
+        network = self.model if self.ema is None else self.ema.network
+        was_training = network.training
+        try:
+            return sample_clips(
+                network.eval(),
+                self.vae,
+                self.text_encoder,
+                self._config.preview,
+                folder,
+                step=step,
+                seed=self._config.seed,
+            )
+        finally:
+            network.train(was_training)
+
+    @cached_property
+    def _vae_folder(self) -> Path:
+        if self._vae_source.folder is not None:
+            return self._vae_source.folder
+        return keep_untrained(self.vae, (self._out / "untrained_vae").resolve())
+
+    @torch.no_grad()
+    def _prepare(self, part: Part, step: int) -> tuple[Tensor, Conditions]:
+        """The scaled latent, float32, and all that the network is told besides."""
+        config = self._config
+        with compute.autocast(self._device, self.dtype):
+            posterior = self.vae.encode(to_video(part.tensors["pixels"], self._device))
+        latent = posterior.mean.float()
+        if config.dit.sample_posterior:
+            noise = self._normal(part, step, "posterior", tuple(latent.shape[1:]))
+            latent = latent + torch.exp(0.5 * posterior.logvar.float()) * noise
+        text = self.text_encoder(
+            part.captions,
+            medium="image" if part.bucket.num_frames == 1 else "video",
+            allow_empty=True,
+            cut_long=True,
+        )
+        # Drawn for the whole step, so that neither ranks nor parts change a sample's sigma.
+        sigma_B = sample_sigma(
+            part.global_batch,
+            config=config.dit.flow,
+            generator=generator(config.seed, key="", step=step, stream="sigma"),
+            num_tokens=tokens(part.bucket),
+        )[part.first : part.first + len(part)]
+        guidance_B = None
+        if config.dit.distill is not None:
+            guidance_B = self._guidance(part, step, config.dit.distill)
+        conditions = Conditions(sigma_B.to(self._device), text, guidance_B)
+        return latent * self.vae.config.scaling_factor, conditions
+
+    def _guidance(self, part: Part, step: int, distill: DistillConfig) -> Tensor:
+        width = distill.max_guidance - distill.min_guidance
+        drawn = [
+            distill.min_guidance
+            + width * share(seed=self._config.seed, key=key, step=step, stream="guidance")
+            for key in part.draw_keys
+        ]
+        return torch.tensor(drawn, device=self._device)
+
+    def predict(self, network: nn.Module, x: Tensor, conditions: Conditions) -> Tensor:
+        text = conditions.text
+        predicted: Tensor = network(
+            x,
+            conditions.sigma_B,
+            text.states_BLD,
+            text.lengths_B.cpu(),
+            text.pooled_BD,
+            conditions.guidance_B,
+        )
+        return predicted
+
+    def _normal(self, part: Part, step: int, stream: str, shape: tuple[int, ...]) -> Tensor:
+        return normal_like(
+            shape,
+            seed=self._config.seed,
+            keys=part.draw_keys,
+            step=step,
+            stream=stream,
+            device=self._device,
+        )
+
+
+class _Teacher:
+    """An undistilled network, asked with and without the prompt."""
+
+    def __init__(self, config: DistillConfig, task: DitTask, device: torch.device) -> None:
+        try:
+            final, network = read_final(config.teacher, device=device, dtype=torch.float32)
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(f"dit.distill.teacher: {error}") from error
+        if final.model.guidance_embeds:
+            raise ConfigError(f"dit.distill.teacher: {config.teacher} is distilled already")
+        expected = task.network_config.model_copy(update={"guidance_embeds": False})
+        if final.model != expected:
+            raise ConfigError(
+                f"dit.distill.teacher: {config.teacher} is another network than the student"
+            )
+        identity = task.encoders()
+        for name, found in (
+            ("vae_fingerprint", final.vae_fingerprint),
+            ("text_encoder_fingerprint", final.text_encoder_fingerprint),
+        ):
+            if found != identity[name]:
+                raise ConfigError(
+                    f"dit.distill.teacher was trained with {name} {found}, this run has "
+                    f"{identity[name]}"
+                )
+        self._task, self._network = task, freeze(network)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return model_fingerprint(self._network)
+
+    def start_student(self, student: VideoDiT) -> None:
+        """The teacher's weights, and an embedding of guidance that begins without effect."""
+        student.load_state_dict(self._network.state_dict(), strict=False)
+        assert student.guidance_in is not None
+        for parameter in student.guidance_in.mlp[2].parameters():
+            nn.init.zeros_(parameter)
+
+    @torch.no_grad()
+    def velocity(self, x: Tensor, conditions: Conditions, bucket: Bucket) -> Tensor:
+        """What classifier-free guidance of the teacher predicts, float32."""
+        task = self._task
+        empty = task.text_encoder(
+            [""] * len(x),
+            medium="image" if bucket.num_frames == 1 else "video",
+            allow_empty=True,
+        )
+        sigma_B = conditions.sigma_B
+        with compute.autocast(x.device, task.dtype):
+            told = task.predict(self._network, x, Conditions(sigma_B, conditions.text, None))
+            untold = task.predict(self._network, x, Conditions(sigma_B, empty, None))
+        assert conditions.guidance_B is not None
+        scale = conditions.guidance_B.view(-1, *[1] * (x.ndim - 1))
+        return untold.float() + scale * (told.float() - untold.float())
+
+
+def start_from(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Load weights of an earlier stage. Raises ConfigError with the first that does not fit."""
+    own = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(own.keys() | found.keys()):
+        if own.get(name) != found.get(name):
+            raise ConfigError(
+                f"--init-from: {name} is {found.get(name, 'missing')} there, "
+                f"{own.get(name, 'missing')} in this network"
+            )
+    network.load_state_dict(dict(weights))

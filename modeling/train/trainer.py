@@ -1,0 +1,399 @@
+"""The loop: batch, gradients, clip, guard, step, log, save. One for VAE and DiT, one GPU or many.
+
+All randomness has a name (modeling/data/draw.py), so what a step does follows from the weights, the
+optimizer and the step's number alone. That is why a run that was killed and resumed is, to the bit,
+the run that was not.
+"""
+
+import json
+import logging
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from modeling.data.batch_size import tokens
+from modeling.data.loader import Batch
+from modeling.train import checkpoint, cost, report
+from modeling.train.checkpoint import Checkpointer, CheckpointState, Counters
+from modeling.train.config import TrainConfig
+from modeling.train.dit_task import DitTask
+from modeling.train.errors import CheckpointError, ConfigError, TrainError
+from modeling.train.export import replace_folder
+from modeling.train.metrics import MetricsLog
+from modeling.train.parallel import Parallel
+from modeling.train.parts import Part, cut
+from modeling.train.state import allocate_optimizers, network_tensors, optimizer_tensors
+from modeling.train.stream import BatchStream
+from modeling.train.task import Task, Values
+from modeling.train.vae_task import VaeTask
+from modeling.vae_loss import NanGuard
+
+logger = logging.getLogger(__name__)
+
+Resume = Literal["auto", "never"] | Path
+
+SKIPPED_FILE = "skipped.jsonl"
+# Settings that change where, how often or how fast, but not what is computed.
+_NOT_IDENTITY: dict[str, Any] = {
+    "steps": True,
+    "max_bad_steps": True,
+    # The plan's hash has the data, fingerprints have the networks.
+    "data": {"shards", "weights", "tag_weights", "verify", "loader"},
+    "dit": {"vae": True, "distill": {"teacher": True}},
+    "compute": True,
+    "checkpoint": True,
+    "log": True,
+    "preview": True,
+}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """`signal` is what stopped the run before its last step, or None."""
+
+    step: int
+    signal: signal.Signals | None
+    final: Path | None
+    previews: tuple[Path, ...] = ()
+
+
+class Trainer:
+    """One run in the folder `out`. `resume` is "auto", "never" or a checkpoint's folder.
+
+    Raises (all of its methods):
+        TrainError, DataError: one line each; what was saved stays.
+
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        out: Path,
+        parallel: Parallel,
+        *,
+        stream: BatchStream,
+        plan: report.RunPlan,
+        resume: Resume = "auto",
+        init: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.config, self.out = config, out
+        self._parallel, self._stream, self._plan = parallel, stream, plan
+        out.mkdir(parents=True, exist_ok=True)
+        self._checkpointer = Checkpointer(out, config.checkpoint, parallel)
+        self._source = self._find_checkpoint(resume)
+        self.task: Task = self._make_task(init if self._source is None else None)
+        self._guard = NanGuard(config.max_bad_steps)
+        self.step = 0
+        self.counters = Counters()
+        self._identity = self._make_identity()
+        if self._source is not None:
+            self._load(self._source)
+        self._stopped_by: signal.Signals | None = None
+
+    def run(self) -> RunResult:
+        """Train to `config.steps`, or until SIGTERM or SIGINT; save either way."""
+        if self.step < self.config.steps:
+            (self.out / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+            log = self._open_log()
+            try:
+                with self._signals():
+                    self._loop(log)
+            except torch.OutOfMemoryError as error:
+                raise self._out_of_memory() from error
+            finally:
+                if log is not None:
+                    log.close()
+            self._save(wait=True)
+        if self._stopped_by is not None:
+            return RunResult(self.step, self._stopped_by, None)
+        return self._finish()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint holds, by name."""
+        everything = {**self.task.networks, **self.task.averages()}
+        return {
+            **network_tensors(everything),
+            **optimizer_tensors(self.task.networks, self.task.optimizers),
+        }
+
+    def _loop(self, log: MetricsLog | None) -> None:
+        config = self.config
+        batches = self._stream.batches(self.step)
+        try:
+            while self.step < config.steps and self._stopped_by is None:
+                started = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - started
+                values = self._train_step(batch)
+                self._count(batch, values, time.perf_counter() - started)
+                self.step += 1
+                if self._due(config.log.every) and log is not None:
+                    log.write(self._row(batch, values, time.perf_counter() - started, waited))
+                if self._due(config.checkpoint.every) and self.step < config.steps:
+                    self._save(wait=False)
+                if self._preview_is_due():
+                    self._preview(self._parts(batch)[0])
+                if self._parallel.any(self._stopped_by is not None):
+                    self._stopped_by = self._stopped_by or signal.SIGTERM
+        finally:
+            batches.close()
+
+    def _train_step(self, batch: Batch) -> dict[str, float]:
+        """One update, or none if the loss or a gradient is not finite. Returns what to log."""
+        for optimizer in self.task.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        parts = self._parts(batch)
+        sums: Values = {}
+        for number, part in enumerate(parts, start=1):
+            found = self.task.gradients(part, step=self.step, last=number == len(parts))
+            for name, value in found.items():
+                sums[name] = sums[name] + value if name in sums else value
+        norms = self.task.clip(self.config.optim.max_grad_norm or float("inf"))
+        values = self._to_floats(sums, norms)
+        if self._is_good(values, batch):
+            values["rate_share"] = self.task.apply(step=self.step)
+        return values
+
+    def _is_good(self, values: dict[str, float], batch: Batch) -> bool:
+        try:
+            good = self._guard.allows(values, step=self.step)
+        except ArithmeticError as error:
+            self._dump_skipped(values, batch)
+            newest = self._checkpointer.newest()
+            raise TrainError(
+                f"{error}; the samples are in {self.out / SKIPPED_FILE}, the newest checkpoint is "
+                f"{newest or 'none'}: lower the learning rate, or look at the samples"
+            ) from error
+        if not good:
+            self._dump_skipped(values, batch)
+        return good
+
+    def _dump_skipped(self, values: dict[str, float], batch: Batch) -> None:
+        shown = {name: repr(value) for name, value in values.items()}
+        row = {"step": self.step, "bucket": batch.bucket.name, "keys": batch.keys, "values": shown}
+        name = SKIPPED_FILE if self._parallel.rank == 0 else f"{self._parallel.rank}-{SKIPPED_FILE}"
+        with (self.out / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def _to_floats(self, sums: Values, norms: Values) -> dict[str, float]:
+        """Sums over ranks; gradients' norms are equal on all. One wait for the device."""
+        names = [*sums, *norms]
+        summed = self._parallel.sum(torch.stack([value.float() for value in sums.values()]))
+        both = torch.cat([summed, torch.stack([value.float() for value in norms.values()])])
+        return dict(zip(names, both.tolist(), strict=True))
+
+    def _parts(self, batch: Batch) -> list[Part]:
+        return cut(
+            batch,
+            self.config.compute,
+            rank=self._parallel.rank,
+            world_size=self._parallel.world_size,
+        )
+
+    def _preview_is_due(self) -> bool:
+        preview = self.config.preview
+        if preview is None or preview.every is None or self._parallel.rank != 0:
+            return False
+        return self.step < self.config.steps and self._due(preview.every)
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _count(self, batch: Batch, values: dict[str, float], seconds: float) -> None:
+        num_samples = len(batch.keys) * self._parallel.world_size
+        counters, shape = self.counters, self.task.shape(batch.bucket, self.step)
+        self.counters = Counters(
+            samples=counters.samples + num_samples,
+            tokens=counters.tokens + num_samples * tokens(shape),
+            flops=counters.flops + self.task.flops(shape, num_samples=num_samples, step=self.step),
+            seconds=counters.seconds + seconds,
+            num_skipped=counters.num_skipped + ("rate_share" not in values),
+            bad_in_a_row=self._guard.bad_in_a_row,
+            num_replaced=counters.num_replaced + batch.replaced,
+        )
+
+    def _row(
+        self, batch: Batch, values: dict[str, float], seconds: float, waited: float
+    ) -> dict[str, float | int | str | None]:
+        device, world_size = self._parallel.device, self._parallel.world_size
+        num_samples = len(batch.keys) * world_size
+        shape = self.task.shape(batch.bucket, self.step - 1)
+        flops = self.task.flops(shape, num_samples=num_samples, step=self.step - 1)
+        tflops_per_s = flops / seconds / 1e12 / world_size
+        peak = cost.peak_tflops(device)
+        counters = self.counters
+        return {
+            "step": self.step,
+            **values,
+            "tokens": counters.tokens,
+            "flops": counters.flops,
+            "params": self.task.num_parameters,
+            "seconds": round(counters.seconds, 3),
+            "samples": counters.samples,
+            "bucket": shape.name,
+            "step_s": round(seconds, 4),
+            "wait_share": round(waited / seconds, 4),
+            "tokens_per_s": round(num_samples * tokens(shape) / seconds, 1),
+            "tflops_per_s": round(tflops_per_s, 6),
+            "mfu": None if peak is None else round(tflops_per_s / peak, 4),
+            "peak_memory_gb": round(_peak_memory(device) / 1e9, 3),
+            "skipped": counters.num_skipped,
+            "replaced": counters.num_replaced,
+        }
+
+    def _open_log(self) -> MetricsLog | None:
+        if self._parallel.rank != 0:
+            return None
+        dumped = self.config.model_dump(mode="json")
+        return MetricsLog(self.out, self.config.log, first_step=self.step, run_config=dumped)
+
+    def _save(self, *, wait: bool) -> None:
+        """Write a checkpoint. In the middle of a run a failure is said and survived."""
+        state = CheckpointState(
+            step=self.step,
+            data=self._stream.state,
+            counters=self.counters,
+            identity=self._identity,
+            world_size=self._parallel.world_size,
+            torch_version=torch.__version__,
+        )
+        try:
+            self._checkpointer.save(state, self.tensors(), wait=wait)
+        except CheckpointError as error:
+            if wait:
+                raise
+            logger.error("%s; the run goes on", error)
+
+    def _load(self, source: Path) -> None:
+        state = checkpoint.read_state(source)
+        checkpoint.check_identity(source, state.identity, self._identity)
+        if state.torch_version != torch.__version__:
+            logger.warning(
+                "%s was written by PyTorch %s, this is %s: results may differ in the last bits",
+                source,
+                state.torch_version,
+                torch.__version__,
+            )
+        everything = {**self.task.networks, **self.task.averages()}
+        shapes = checkpoint.tensor_shapes(source)
+        tensors = {
+            **network_tensors(everything),
+            **allocate_optimizers(self.task.networks, self.task.optimizers, shapes),
+        }
+        checkpoint.load_tensors(source, tensors, alone=self._parallel.world_size == 1)
+        self.step, self.counters = state.step, state.counters
+        self._guard.bad_in_a_row = state.counters.bad_in_a_row
+        self._stream.state = state.data
+        logger.info("resumed from %s: %d steps are done", source, self.step)
+
+    def _find_checkpoint(self, resume: Resume) -> Path | None:
+        if isinstance(resume, Path):
+            checkpoint.read_state(resume)
+            return resume
+        newest = self._checkpointer.newest()
+        if resume == "never" and newest is not None:
+            raise ConfigError(
+                f"--resume never, but {self.out} holds a run that got to step "
+                f"{checkpoint.step_of(newest)}: give another --out, or remove it"
+            )
+        return newest
+
+    def _make_task(self, init: Mapping[str, Tensor] | None) -> Task:
+        checkpointing = self._plan.checkpointing
+        if self.config.model == "vae":
+            return VaeTask(self.config, self._parallel, checkpointing=checkpointing, init=init)
+        return DitTask(
+            self.config, self._parallel, out=self.out, checkpointing=checkpointing, init=init
+        )
+
+    def _make_identity(self) -> dict[str, Any]:
+        other = "vae" if self.config.model == "dit" else "dit"
+        settings = self.config.model_dump(mode="json", exclude=_NOT_IDENTITY)
+        del settings[other]
+        # As JSON gives it back, so that what is read compares equal to what is made.
+        identity: dict[str, Any] = json.loads(
+            json.dumps(
+                {
+                    **settings,
+                    **self.task.identity(),
+                    "data.plan_hash": self._stream.plan_hash,
+                    "compute.precision": self.config.compute.precision,
+                }
+            )
+        )
+        return identity
+
+    def _finish(self) -> RunResult:
+        """final/ and the last previews, unless they are there already."""
+        self._checkpointer.join()
+        final = self.out / "final"
+        if self._parallel.rank != 0:
+            return RunResult(self.step, None, final)
+        part = self._last_part()
+        hashes = (self._stream.corpus.manifest_hash,)
+        with replace_folder(final) as partial:
+            self.task.write_final(partial, part, step=self.step, data_manifests=hashes)
+        return RunResult(self.step, None, final, tuple(self._preview(part)))
+
+    def _last_part(self) -> Part:
+        """Samples of the last step, read again: `final` follows from the step alone."""
+        batches = self._stream.batches(self.step - 1)
+        try:
+            return self._parts(next(batches))[0]
+        finally:
+            batches.close()
+
+    def _preview(self, part: Part) -> list[Path]:
+        if self.config.preview is None:
+            return []
+        written = self.task.preview(self.out / "previews", part, step=self.step)
+        for path in written:
+            logger.info("wrote %s", path)
+        return written
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first SIGTERM or SIGINT ends the run after its step; the second at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            del frame
+            if self._stopped_by is not None:
+                raise KeyboardInterrupt
+            self._stopped_by = signal.Signals(number)
+
+        stopping = (signal.SIGTERM, signal.SIGINT)
+        before = [signal.signal(number, stop) for number in stopping]
+        try:
+            yield
+        finally:
+            for number, handler in zip(stopping, before, strict=True):
+                signal.signal(number, handler)
+
+    def _out_of_memory(self) -> TrainError:
+        memory = self._plan.memory.total / 2**30
+        device = self._parallel.device
+        size = (cost.device_memory(device) or 0) / 2**30
+        return TrainError(
+            f"out of memory at step {self.step} on {device} with {size:.0f} GiB; the estimate was "
+            f"{memory:.1f} GiB with recomputation {self._plan.checkpointing}: lower "
+            "compute.micro_batch, set compute.activation_checkpointing = 'full', or lower the "
+            "view's size"
+        )
+
+
+def _peak_memory(device: torch.device) -> float:
+    """Bytes: of PyTorch's allocations on a GPU, of the whole process on a CPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
