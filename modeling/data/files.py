@@ -88,7 +88,7 @@ class RangeReader:
         if len(data) != size:
             raise DataError(
                 location,
-                f"ends at byte {offset + len(data)}, the index says {offset + size}",
+                f"ends before byte {offset + size}, where the index has a sample",
                 "the file was cut short; write its shard again",
             )
         return data

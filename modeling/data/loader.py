@@ -184,7 +184,6 @@ class SampleLoader:
     def _read(self, plan: EpochPlan, request: SampleRequest, into: Mapping[str, Tensor]) -> _Read:
         """One sample, or the next good one of a fixed sequence of its bucket."""
         index, error = request.index, SampleError("")
-        members = plan.members(request.shape)
         for attempt in range(self.config.replaced_grace + 1):
             try:
                 sample = self._reader.read(
@@ -194,14 +193,15 @@ class SampleLoader:
                 error = bad
                 place = self.corpus.place(index)
                 _logger.warning("%s: %s %s; replaced", place.shard, place.key, bad)
+                others = plan.samples(request.shape)
                 choice = whole_number(
-                    len(members),
+                    len(others),
                     seed=self.plan_config.seed,
                     key=request.draw_key,
                     step=request.step,
                     stream=f"replacement {attempt}",
                 )
-                index = int(members[choice])
+                index = int(others[choice])
                 continue
             text = caption_text(
                 sample.caption,

@@ -84,14 +84,13 @@ class EpochPlan:
         self.epoch = epoch
         shapes = [view.bucket(source) for source in corpus.buckets]
         names = sorted({shape.name for shape in shapes})
-        self.plan_hash = fingerprint(corpus.manifest_hash, config, names)
+        self.plan_hash = fingerprint(corpus.manifest_hash, config, [shape.name for shape in shapes])
         shape_of_source = np.array([names.index(shape.name) for shape in shapes])
         members = shape_of_source[corpus.bucket_N]
         num_points = _points_per_bucket(corpus, config, names, members)
         self.buckets: list[BucketPlan] = []
         self.left_out: dict[str, int] = {}  # samples of the buckets that no step takes
         self._samples: list[Indices] = []
-        self._members: dict[str, Indices] = {}
         for number, name in enumerate(names):
             samples_N = np.flatnonzero(members == number)
             self._add_bucket(corpus, Bucket.from_name(name), samples_N, num_points[number])
@@ -131,9 +130,9 @@ class EpochPlan:
             epoch, step_in_epoch = epoch + 1, 0
         return PlanState(epoch=epoch, step_in_epoch=step_in_epoch, samples_seen=seen)
 
-    def members(self, shape: Bucket) -> Indices:
-        """Corpus rows of a bucket, for replacements."""
-        return self._members[shape.name]
+    def samples(self, shape: Bucket) -> Indices:
+        """All that this epoch takes of a bucket."""
+        return self._samples[[bucket.bucket for bucket in self.buckets].index(shape)]
 
     def check_split(self, world_size: int) -> None:
         """Raises DataError where a batch cannot be cut into equal parts for the ranks."""
@@ -162,7 +161,6 @@ class EpochPlan:
             num_taken, seed=config.seed, key=name, step=self.epoch, stream="samples"
         )
         self._samples.append(taken[mixed])
-        self._members[name] = samples_N
         self.buckets.append(
             BucketPlan(
                 bucket=shape,
@@ -171,10 +169,16 @@ class EpochPlan:
                 batch=fitted.batch,
                 num_steps=num_steps,
                 num_points=fitted.num_points,
-                num_repeated=num_taken - len(np.unique(taken)),
+                num_repeated=num_taken - _num_different(taken, samples_N),
                 num_never=int((weight_N == 0).sum()),
             )
         )
+
+
+def _num_different(taken: Indices, samples_N: Indices) -> int:
+    is_taken = np.zeros(samples_N[-1] + 1, np.bool_)
+    is_taken[taken] = True
+    return int(np.count_nonzero(is_taken))
 
 
 def _weights(corpus: ShardCorpus, config: PlanConfig) -> NDArray[np.float64]:
