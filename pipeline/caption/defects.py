@@ -24,6 +24,7 @@ _MIN_WORDS_TO_TELL = 12
 _MIN_HAN_SHARE = 0.5
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+_UNSPACED_LOOP = re.compile(r"([^\s\d]{2,40}?)\1{4,}")  # for scripts without spaces
 _SENTENCE_ENDS = '.!?)"\u3002\uff01\uff1f\u2026'
 _PLACEHOLDERS = {
     "n a", "none", "null", "unknown", "string", "text", "description", "short description",
@@ -84,6 +85,8 @@ def _check_refusal(name: str, text: str) -> None:
 def _check_repetition(name: str, text: str) -> None:
     if (run := re.search(rf"(\S)\1{{{_MAX_CHARACTER_RUN},}}", text)) is not None:
         raise AnswerDefect("caption_repetition", f"{name} repeats {run.group(1)!r}")
+    if (run := _UNSPACED_LOOP.search(text)) is not None:
+        raise AnswerDefect("caption_repetition", f"{name} loops over {run.group(1)!r:.60}")
     words = _plain_words(text)
     for length in range(1, min(_MAX_LOOP_WORDS, len(words) // 2) + 1):
         turns = _MIN_LOOP_TURNS if length == 1 else _MIN_LOOP_TURNS - 1

@@ -15,11 +15,12 @@ def records_of(maker: ClipMaker, folder: Path) -> list[ClipRecord]:
 
 
 def numbered_clips(folder: Path, num_clips: int, *, num_frames: int = 20) -> list[ClipRecord]:
-    """Spans of one video whose frames carry their number."""
+    """Spans of one video whose frames carry their number, in the order of time."""
     path = write_video(folder / "numbers.mp4", numbered_frames(num_clips * num_frames))
     maker = ClipMaker()
     for number in range(num_clips):
         maker.add(
             uri=path.as_uri(), start=number * num_frames, num_frames=num_frames, size_WH=(64, 32)
         )
-    return records_of(maker, folder / "tables")
+    records = records_of(maker, folder / "tables")
+    return sorted(records, key=lambda record: record.clip.start_frame)
