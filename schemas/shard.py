@@ -35,6 +35,7 @@ class ShardSample(StrictModel):
     caption: StructuredCaption
     tier: TierName
     provenance: Provenance
+    subsets: tuple[str, ...] = ()  # of the fine-tuning set, as reviewers sorted it: tier 5 only
 
 
 class ShardEntry(StrictModel):
