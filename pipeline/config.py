@@ -14,6 +14,7 @@ from pipeline.engine.config import EngineConfig
 from pipeline.ingest.config import IngestConfig
 from pipeline.media.config import MediaLimits
 from pipeline.pack.config import PackConfig
+from pipeline.review.config import ReviewConfig
 from pipeline.score.config import ScoreConfig
 from pipeline.split.config import SplitConfig
 from pipeline.tier.config import DEFAULT_TIERS_FILE, TiersConfig, override_tiers
@@ -43,6 +44,7 @@ class PipelineConfig(StrictModel):
     tiers: TiersConfig
     caption: CaptionConfig = CaptionConfig()
     pack: PackConfig = PackConfig()
+    review: ReviewConfig = ReviewConfig()
     engine: EngineConfig = EngineConfig()
     passes: PassConfig = PassConfig()
 

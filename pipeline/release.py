@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -40,6 +41,7 @@ from pipeline.pack.worker import (
     record_pack_failure,
 )
 from pipeline.part_report import find_part_report
+from pipeline.review.verdict import ClipVerdict, read_verdicts, with_approvals, with_reviews
 from pipeline.run_record import TierResult
 from pipeline.stage import Resources
 from pipeline.storage import Store
@@ -73,12 +75,15 @@ class Releaser:
 
     def release(self, engine: Engine, tier: TierName) -> TierResult:
         config = self.config
-        joined = load_joined(self.store, self.tables, columns_for(config.tiers, tier))
+        verdicts = read_verdicts(self.store, config.review) if tier == "tier-5" else {}
+        tables = self._tables_of(tier, verdicts)
+        joined = load_joined(self.store, tables, columns_for(config.tiers, tier))
         decisions = decide(Candidates(joined), config.tiers, tier)
         clip_ids = selected_clip_ids(joined, decisions)
         records = list(read_records(self.store, self.tables, clip_ids))
         captions = read_captions(self._caption(engine, tier, records))
         selection = select_jobs(joined, decisions, iter(records), captions)
+        selection = with_reviews(selection, verdicts)
         plan = make_plan(self.store, tier, selection.jobs, config.pack)
         self._pack(engine, plan)
         funnel = funnel_counts(
@@ -95,7 +100,7 @@ class Releaser:
             funnel=funnel,
             config_fingerprint=config.result_fingerprint,
             weights=self.weights,
-            tables=self.tables,
+            tables=self._tables_of(tier, verdicts),
         )
         return TierResult(
             tier=tier,
@@ -103,6 +108,12 @@ class Releaser:
             funnel=funnel,
             captioning=self.captioning,
         )
+
+    def _tables_of(self, tier: TierName, verdicts: Mapping[str, ClipVerdict]) -> dict[str, str]:
+        """The tables that the tier is decided from: only tier 5 asks who was approved."""
+        if tier != "tier-5":
+            return dict(self.tables)
+        return with_approvals(self.store, self.tables, verdicts)
 
     def _caption(self, engine: Engine, tier: TierName, records: list[ClipRecord]) -> Table:
         """Caption what is new; the table of captions."""

@@ -147,6 +147,98 @@ def evaluate(
     evaluate_media(media, console, json_path=json, only=only or [])
 
 
+@app.command()
+def review(
+    output: Output,
+    tier: Tier = "4",
+    host: Annotated[
+        str, typer.Option(help="address; any but loopback asks for a token")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: a free one")] = 8321,
+    config: ConfigFile = None,
+    overrides: Overrides = _NONE,
+) -> None:
+    """Serve the page on which people approve clips for tier 5."""
+    from pipeline.cli.review import serve_desk
+
+    serve_desk(
+        Store(resolve(output)),
+        _tier(tier),
+        host=host,
+        port=port,
+        config=config,
+        overrides=overrides,
+        console=console,
+    )
+
+
+judgements = typer.Typer(no_args_is_help=True, help="Carry judgements of clips in and out.")
+app.add_typer(judgements, name="judgements")
+
+
+@judgements.command("export")
+def export_judgements(
+    output: Output, file: Annotated[Path, typer.Argument(help=".csv or .parquet")]
+) -> None:
+    """Write every judgement, withdrawn ones too, with reviewer and time."""
+    from pipeline.cli import review
+
+    review.export_judgements(Store(resolve(output)), file, console)
+
+
+@judgements.command("import")
+def import_judgements(
+    output: Output, file: Annotated[Path, typer.Argument(help=".csv or .parquet")]
+) -> None:
+    """Add the judgements of a file; those that are there already are left as they are."""
+    from pipeline.cli import review
+
+    review.import_judgements(Store(resolve(output)), file, console)
+
+
+@judgements.command("compact")
+def compact_judgements(output: Output) -> None:
+    """Put the judgements into one Parquet file."""
+    from pipeline.cli import review
+
+    review.compact_judgements(Store(resolve(output)), console)
+
+
+@judgements.command("agreement")
+def show_agreement(output: Output) -> None:
+    """Cohen's kappa of each pair of reviewers."""
+    from pipeline.cli import review
+
+    review.show_agreement(Store(resolve(output)), console)
+
+
+@app.command()
+def report(
+    output: Output,
+    html: Annotated[
+        Path | None, typer.Option(help="the file; without: OUTPUT/report/report.html")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="of all machines together, for the cost")
+    ] = None,
+    pictures: Annotated[bool, typer.Option(help="open the sources for thumbnails")] = True,
+    config: ConfigFile = None,
+    overrides: Overrides = _NONE,
+) -> None:
+    """One page that stands alone: funnels, scores, contact sheets, clusters, failures, cost."""
+    from pipeline.cli.review import write_report
+
+    write_report(
+        Store(resolve(output)),
+        html,
+        price_per_hour=price_per_hour,
+        pictures=pictures,
+        config=config,
+        overrides=overrides,
+        console=console,
+    )
+
+
 def _tiers(text: str) -> list[TierName]:
     return [*VIDEO_TIERS, *IMAGE_TIERS] if text == "all" else [_tier(text)]
 

@@ -8,6 +8,8 @@ from pipeline.evaluate.figures import EvaluationError
 from pipeline.home import LostOutputError
 from pipeline.ingest.entry import ListingError
 from pipeline.onnx_model import WeightsError
+from pipeline.review.errors import ReviewError
+from pipeline.review.judgement import JudgementError
 from pipeline.run_record import RunRecordError
 from pipeline.storage import StorageError
 from pipeline.tier.explain import UnknownClipError
@@ -18,8 +20,10 @@ KNOWN_ERRORS: tuple[type[Exception], ...] = (
     DemoMediaError,
     EngineError,
     EvaluationError,
+    JudgementError,
     ListingError,
     LostOutputError,
+    ReviewError,
     RunRecordError,
     StorageError,
     UnknownClipError,

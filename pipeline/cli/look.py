@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from pipeline.config import load_config
+from pipeline.config import PipelineConfig, load_config
 from pipeline.engine.output_lock import locked_output
 from pipeline.pack.gc import collect_garbage
 from pipeline.pack.inspect import Inspection, ScoreHistogram, inspect_manifest
 from pipeline.pack.verify import verify_manifest
+from pipeline.review.verdict import read_verdicts, with_approvals
 from pipeline.run_record import read_run_record
 from pipeline.storage import Store
 from pipeline.tier.calibrate import calibrate_tables
@@ -30,19 +31,19 @@ _BARS = " ▁▂▃▄▅▆▇█"
 def show_funnel(
     store: Store, tier: TierName, config: Path | None, overrides: Sequence[str], console: Console
 ) -> None:
-    tables = read_run_record(store).tables
-    render_funnel(tier_funnel(store, tables, load_config(config, overrides).tiers, tier), console)
+    settings = load_config(config, overrides)
+    tables = _tables_now(store, settings)
+    render_funnel(tier_funnel(store, tables, settings.tiers, tier), console)
 
 
 def show_explanation(
     store: Store, clip_id: str, config: Path | None, overrides: Sequence[str], console: Console
 ) -> None:
     """`clip_id` may be the beginning of one. Raises UnknownClipError."""
-    tables = read_run_record(store).tables
+    settings = load_config(config, overrides)
+    tables = _tables_now(store, settings)
     found = _complete_id(load_joined(store, tables, ["clip_id"])["clip_id"], clip_id)
-    render_explanation(
-        explain_clip(store, tables, load_config(config, overrides).tiers, found), console
-    )
+    render_explanation(explain_clip(store, tables, settings.tiers, found), console)
 
 
 def write_calibration(
@@ -112,6 +113,13 @@ def sample_table(samples: Sequence[ShardSample]) -> RichTable:
             sample.caption.to_prompt() or "-",
         )
     return rows
+
+
+def _tables_now(store: Store, config: PipelineConfig) -> dict[str, str]:
+    """The last run's tables, with the approvals as they are now where anybody judged a clip."""
+    tables = read_run_record(store).tables
+    verdicts = read_verdicts(store, config.review)
+    return with_approvals(store, tables, verdicts) if verdicts else tables
 
 
 def _complete_id(clip_ids: "pa.ChunkedArray[pa.StringScalar]", beginning: str) -> str:
