@@ -222,7 +222,9 @@ def tensor_shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
 def check_identity(checkpoint: Path, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Raise CheckpointError that names the first setting in which two runs differ."""
     before, now = _flat(saved), _flat(own)
-    for key in sorted(before.keys() | now.keys()):
+    # A hash differs because something else does: name it only where nothing else is found.
+    ends = ("_hash", "_fingerprint")
+    for key in sorted(before.keys() | now.keys(), key=lambda key: (key.endswith(ends), key)):
         if before.get(key) != now.get(key):
             raise CheckpointError(
                 f"{checkpoint} was made with {key} = {before.get(key)!r}, this run has "

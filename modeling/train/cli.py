@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from modeling.train.config import TrainConfig
+    from modeling.train.config import Kind, TrainConfig
     from modeling.train.trainer import Resume, RunResult
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -31,7 +31,9 @@ def train(
         list[str] | None, typer.Option("--set", help="a.b=c, over the config; may be repeated")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="where to stop; changes nothing else")] = None,
-    out: Annotated[Path | None, typer.Option(help="default: runs/dit or runs/vae")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="default: runs/dit, runs/vae or runs/RECIPE")
+    ] = None,
     vae: Annotated[str | None, typer.Option(help="the VAE's folder, for a DiT")] = None,
     resume: Annotated[str, typer.Option(help="auto, never, or a checkpoint's folder")] = "auto",
     init_from: Annotated[
@@ -47,7 +49,7 @@ def train(
     try:
         flags: dict[str, Any] = {"model": model, "steps": steps, "vae": vae}
         built = _config(shards or [], weight, config, settings or [], flags)
-        place = out or Path("runs") / built.model
+        place = out or Path("runs") / (Path(config).stem if config else built.model)
         result = _run(built, place, resume, init_from, dry_run=dry_run)
     except (TrainError, DataError, FileNotFoundError) as error:
         _fail(str(error))
@@ -89,11 +91,13 @@ def _config(
     if name is None:
         import torch
 
-        from modeling.train.presets import preset_for
+        from modeling.train.presets import preset_for, text_encoder_layer
 
-        kind = next((each["model"] for each in reversed(layers) if "model" in each), "dit")
+        named = next((each["model"] for each in reversed(layers) if "model" in each), "dit")
+        kind: Kind = "vae" if named == "vae" else "dit"
         has_gpu = torch.cuda.is_available()
-        name = preset_for("vae" if kind == "vae" else "dit", has_gpu=has_gpu)
+        name = preset_for(kind, has_gpu=has_gpu)
+        layers.insert(0, text_encoder_layer(kind, has_gpu=has_gpu))
     built = build_config([read_tables(find_config(name)), *layers])
     if not built.data.shards:
         raise ConfigError("no shards: give --shards MANIFEST, or data.shards in the config")

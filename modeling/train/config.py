@@ -34,7 +34,8 @@ class DataConfig(StrictModel):
     """Which samples, in which order and form. `weights` has one number per manifest.
 
     `tag_weights` multiplies the weight of a sample by the number of each provenance tag that it
-    carries; samples without any of the tags are left out. It opens the json of every sample once.
+    carries, and leaves samples without any of them out; "*" is a tag of all samples. The json of
+    every sample is opened once for that.
     """
 
     shards: tuple[str, ...] = ()
@@ -73,12 +74,12 @@ class DitTraining(StrictModel):
     `size` names an entry of DIT_CONFIGS or MODEL_FAMILY; `network` replaces it by a whole config.
     Channels and text widths always follow from the VAE and the text encoder. `vae` is a folder,
     "shipped", or "untrained": random weights, good for nothing but a trial of the machinery.
-    None takes the shipped VAE if there is one, else the untrained one.
+    "auto" takes the shipped VAE if there is one, else the untrained one.
     """
 
     size: str = "tiny"
     network: DiTConfig | None = None
-    vae: str | None = None
+    vae: str = "auto"
     sample_posterior: bool = True  # a fresh draw of the latent at every step, not its mean
     text_encoder: TextEncoderConfig = TextEncoderConfig()
     flow: FlowConfig = FlowConfig(stratified=True)

@@ -106,9 +106,16 @@ class Memory:
         return self.weights + self.activations
 
 
-# Values that a block keeps per token and unit of width, by how much is recomputed. Counted from
-# the tensors that autograd saves in a block of this repository (`tests/.../test_cost.py`).
-_KEPT_PER_TOKEN = {"off": 26.0, "selective": 12.0, "full": 1.5}
+# Bytes that a dual-stream block keeps per token and unit of width, by how much is recomputed and
+# the size of a value. Counted from the tensors that autograd saves; selective: products alone.
+_KEPT_BYTES = {
+    ("off", 4): 104.0,
+    ("off", 2): 67.0,  # norms stay in fp32
+    ("selective", 4): 48.0,
+    ("selective", 2): 24.0,
+    ("full", 4): 4.0,
+    ("full", 2): 4.0,
+}
 
 
 def dit_memory(
@@ -123,10 +130,10 @@ def dit_memory(
     """`num_tokens` of a whole micro-batch, text included."""
     weights = num_weights * (_BYTES_PER_WEIGHT + _BYTES_OF_EMA * has_ema)
     num_blocks = config.num_layers + config.num_single_layers
-    kept = _KEPT_PER_TOKEN[checkpointing] * num_blocks
+    kept = _KEPT_BYTES[checkpointing, value_bytes] * num_blocks
     # One block is whole at a time even where all is recomputed.
-    kept += _KEPT_PER_TOKEN["off"]
-    return Memory(weights, kept * num_tokens * config.hidden_size * value_bytes)
+    kept += _KEPT_BYTES["off", value_bytes]
+    return Memory(weights, kept * num_tokens * config.hidden_size)
 
 
 def vae_memory(

@@ -34,10 +34,10 @@ class VaeSource:
     config: VAEConfig
 
 
-def find_vae(setting: str | None) -> VaeSource:
+def find_vae(setting: str) -> VaeSource:
     """What `dit.vae` means, without reading weights. Raises ConfigError."""
     has_shipped = (SHIPPED_VAE / "config.json").is_file()
-    if setting is None:
+    if setting == "auto":
         setting = "shipped" if has_shipped else "untrained"
     if setting == "untrained":
         return VaeSource("untrained", None, VAE_CONFIGS["tiny"])

@@ -43,7 +43,7 @@ def weigh_by_tags(corpus: ShardCorpus, tag_weights: Mapping[str, float]) -> None
         place = corpus.place(index)
         text = files.read(place.shard, place.json_offset, place.json_size)
         tags = ShardSample.model_validate_json(text).provenance.tags
-        chosen = [tag_weights[tag] for tag in tags if tag in tag_weights]
+        chosen = [tag_weights[tag] for tag in (*tags, "*") if tag in tag_weights]
         found[index] = float(np.prod(chosen)) if chosen else 0.0
     files.close()
     if not found.any():
