@@ -135,6 +135,8 @@ def _open_session(
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
+    # Planned memory is kept beside the arena's: for TransNetV2 200 MiB more, and no faster.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors; warnings speak of provider placement only
     # A spinning thread pool would take a core from the decoder beside it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
