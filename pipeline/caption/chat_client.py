@@ -23,6 +23,7 @@ _MAX_ANSWER_BYTES = 8 << 20
 _PROBE_TIMEOUT_S = 15.0
 _KEY_STATUSES = {401, 403}
 _BUSY_STATUSES = {429, 503}
+_GONE_STATUSES = {502, 503, 504}  # what a gateway says of a server behind it
 _BROKEN_STATUSES = {408, 409, 425, 500, 502, 504, 520, 522, 524, 529}
 _TRANSPORT_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
@@ -104,7 +105,10 @@ class ChatClient:
             await asyncio.sleep(wait_s)
 
     async def models(self) -> list[str]:
-        """Names that the server lists. Raises CaptionerError when it does not answer."""
+        """Names that the server lists; none where it lives and cannot say.
+
+        Raises CaptionerError when nobody answers.
+        """
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=_PROBE_TIMEOUT_S)
         try:
@@ -112,11 +116,14 @@ class ChatClient:
                 status, content = response.status, await _content(response)
             if status in _KEY_STATUSES:
                 raise self._key_error(status, _message(content))
-            reply = _parse(content)
-        except (*_TRANSPORT_ERRORS, _Later) as error:
-            raise CaptionerError(
-                f"{self._url}: no server answers there ({_one_line(error)}); start it and run again"
-            ) from error
+        except _TRANSPORT_ERRORS as error:
+            raise self._gone_error(_one_line(error)) from error
+        if status in _GONE_STATUSES:
+            raise self._gone_error(f"HTTP {status}: {_message(content)}")
+        try:
+            reply = json.loads(content)
+        except (ValueError, RecursionError):
+            return []
         listed = reply.get("data") if isinstance(reply, dict) else None
         entries = listed if isinstance(listed, list) else []
         return [str(entry.get("id")) for entry in entries if isinstance(entry, dict)]
@@ -158,6 +165,11 @@ class ChatClient:
         return CaptionerError(
             f"{self._url}: the key is refused (HTTP {status}: {message}); set "
             f"{self._config.key_variable} in the environment of the workers"
+        )
+
+    def _gone_error(self, why: str) -> CaptionerError:
+        return CaptionerError(
+            f"{self._url}: no server answers there ({why}); start it and run again"
         )
 
     def _delay(self, num_tries: int, name: str) -> float:

@@ -4,6 +4,7 @@ Started as a file by pipeline/caption/serve.py: a worker that is killed cannot c
 kernel closes its end of the pipe.
 """
 
+import os
 import subprocess
 import sys
 import threading
@@ -26,7 +27,7 @@ def main(command: list[str]) -> int:
 
 
 def _end_at_eof(process: "subprocess.Popen[bytes]", closed: threading.Event) -> None:
-    while sys.stdin.buffer.read(1 << 10):
+    while os.read(sys.stdin.fileno(), 1 << 10):  # a buffered read would hold a lock at exit
         pass
     closed.set()
     try:

@@ -103,10 +103,14 @@ def server_command(launch: LaunchConfig, model: str, revision: str, port: int) -
 
 
 def _answers(url: str) -> bool:
+    """Any answer counts: `transformers serve` lists no models where the hub's cache is missing."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError):
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        error.close()
+        return True
+    except OSError:
         return False
 
 
