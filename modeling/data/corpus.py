@@ -4,11 +4,11 @@ Media are not opened here. 1 M samples take about 100 MB.
 """
 
 import hashlib
-import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from modeling.data.errors import DataError
 from modeling.data.files import beside, file_sha256, file_size, is_url, read_file
+from modeling.data.index_cache import read_rows, write_rows
 from schemas.base import fingerprint
 from schemas.shard import INDEX_COLUMNS, ShardEntry, ShardManifest
 from schemas.tier import Bucket
@@ -30,12 +31,29 @@ _READ_THREADS = 8
 _AGAIN = "run the curation of this tier again, or fetch the shards again"
 
 _PLACE = ("media_offset", "media_size", "json_offset", "json_size")
-_INTEGERS = (*_PLACE, "shard", "bucket_id")
+_INTEGERS = (*_PLACE, "num_frames", "height", "width")
 _COLUMNS = pa.schema(
     [pa.field("key", pa.string())]
     + [pa.field(name, pa.int64()) for name in _INTEGERS]
     + [pa.field(name, pa.float64()) for name in ("fps", "weight")]
 )
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlace:
+    """One line of a manifest, the manifest's place, and the weight of its samples."""
+
+    manifest: str
+    entry: ShardEntry
+    factor: float
+
+    @property
+    def path(self) -> str:
+        return beside(self.manifest, self.entry.path)
+
+    @property
+    def index_path(self) -> str:
+        return beside(self.manifest, self.entry.index_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +80,24 @@ class ShardCorpus:
     def __init__(
         self,
         manifests: Sequence[ShardManifest],
-        shards: Sequence[str],
-        buckets: Sequence[Bucket],
+        shards: Sequence[ShardPlace],
         rows: pa.Table,
         manifest_hash: str,
     ) -> None:
         self.manifests = tuple(manifests)
-        self.shards = tuple(shards)
-        self.buckets = tuple(buckets)
+        self.shards = tuple(shard.path for shard in shards)
         self.manifest_hash = manifest_hash
-        self.bucket_N: NDArray[np.int64] = rows["bucket_id"].to_numpy()
-        self.weight_N: NDArray[np.float64] = rows["weight"].to_numpy()
+        names = sorted({shard.entry.bucket for shard in shards})
+        self.buckets = tuple(Bucket.from_name(name) for name in names)
+        num_S = np.array([shard.entry.num_samples for shard in shards])
+        bucket_S = np.array([names.index(shard.entry.bucket) for shard in shards])
+        self.bucket_N: NDArray[np.int64] = np.repeat(bucket_S, num_S)
+        factor_S = np.array([shard.factor for shard in shards])
+        self.weight_N: NDArray[np.float64] = rows["weight"].to_numpy() * np.repeat(factor_S, num_S)
+        self._shard_N = np.repeat(np.arange(len(shards)), num_S)
         self._keys = rows["key"].combine_chunks()
-        self._shard_N = rows["shard"].to_numpy()
         self._fps_N = rows["fps"].to_numpy()
-        self._place_NX = np.stack([rows[name].to_numpy() for name in _PLACE], axis=1)
+        self._place_XN = [rows[name].to_numpy() for name in _PLACE]
 
     def __len__(self) -> int:
         return len(self.bucket_N)
@@ -88,16 +109,19 @@ class ShardCorpus:
         weights: Sequence[float] | None = None,
         *,
         verify: Verify = "index",
+        cache: Path | None = None,
     ) -> "ShardCorpus":
         """Read manifests and indexes, local or on any fsspec file system.
 
-        Checked: the sha256 of each index, its columns, that every member lies inside its shard,
-        keys, totals, and the size of each shard; with "full" also the sha256 of each shard.
+        Checked: the size of each shard, the sha256 of each index, its columns, that every member
+        lies inside its shard, keys and totals; with "full" also the sha256 of each shard.
 
         Args:
             manifests: paths or URLs of `manifest.json` files.
             weights: how often a sample of each manifest is drawn, relative to the others.
             verify: "full" reads every shard once.
+            cache: a local folder that keeps checked indexes, named by their content, so that a
+                restart need not read them again.
 
         Raises:
             DataError: for the first thing that does not hold.
@@ -108,39 +132,32 @@ class ShardCorpus:
         factors = _checked_weights(manifests, weights)
         read = [_read_manifest(location) for location in manifests]
         jobs = [
-            (location, entry)
-            for location, manifest in zip(manifests, read, strict=True)
+            ShardPlace(location, entry, factor)
+            for location, manifest, factor in zip(manifests, read, factors, strict=True)
             for entry in manifest.shards
         ]
-        with ThreadPoolExecutor(_READ_THREADS) as pool:
-            tables = list(pool.map(lambda job: _read_index(job[0], job[1], verify), jobs))
-        buckets = sorted({entry.bucket for _, entry in jobs})
-        parts: list[pa.Table] = []
-        at = 0
-        for location, manifest, factor in zip(manifests, read, factors, strict=True):
-            own = tables[at : at + len(manifest.shards)]
-            _check_totals(location, manifest, own)
-            for number, (table, entry) in enumerate(
-                zip(own, manifest.shards, strict=True), start=at
-            ):
-                parts.append(_numbered(table, number, buckets.index(entry.bucket), factor))
-            at += len(own)
-        if not parts:
+        if not jobs:
             raise DataError(manifests[0], "names no samples", "choose a tier with samples in it")
-        return cls(
-            read,
-            [beside(location, entry.path) for location, entry in jobs],
-            [Bucket.from_name(name) for name in buckets],
-            pa.concat_tables(parts),
-            _content_hash(read, factors),
-        )
+        with ThreadPoolExecutor(_READ_THREADS) as pool:
+            list(pool.map(partial(_check_shard, verify=verify), jobs))
+            kept = cache / f"index-{_content_hash(read)}.arrow" if cache else None
+            rows = read_rows(kept) if kept else None
+            if rows is None:
+                rows = pa.concat_tables(pool.map(_read_index, jobs))
+                _check_rows(jobs, rows)
+                _check_totals(manifests, read, rows)
+                if kept:
+                    write_rows(kept, rows)
+        return cls(read, jobs, rows, _content_hash(read, factors))
 
     def key(self, index: int) -> str:
         return str(self._keys[index].as_py())
 
     def place(self, index: int) -> SamplePlace:
         fps = float(self._fps_N[index])
-        media_offset, media_size, json_offset, json_size = map(int, self._place_NX[index])
+        media_offset, media_size, json_offset, json_size = (
+            int(column_N[index]) for column_N in self._place_XN
+        )
         return SamplePlace(
             key=self.key(index),
             shard=self.shards[self._shard_N[index]],
@@ -177,82 +194,80 @@ def _read_manifest(location: str) -> ShardManifest:
         raise DataError(location, problem, _AGAIN) from error
 
 
-def _read_index(manifest: str, entry: ShardEntry, verify: Verify) -> pa.Table:
+def _check_shard(shard: ShardPlace, verify: Verify) -> None:
+    wanted = shard.entry.num_bytes
+    if (size := file_size(shard.path)) != wanted:
+        raise DataError(shard.path, f"{size} bytes, the manifest says {wanted}", _AGAIN)
+    if verify == "full":
+        _check_digest(shard.path, file_sha256(shard.path), shard.entry.sha256)
+
+
+def _read_index(shard: ShardPlace) -> pa.Table:
     """The index of one shard, checked against its line in the manifest."""
-    shard, index = beside(manifest, entry.path), beside(manifest, entry.index_path)
-    if (size := file_size(shard)) != entry.num_bytes:
-        raise DataError(shard, f"{size} bytes, the manifest says {entry.num_bytes}", _AGAIN)
-    if verify == "full" and (digest := file_sha256(shard)) != entry.sha256:
-        problem = f"its sha256 is {digest[:12]}..., the manifest says {entry.sha256[:12]}..."
-        raise DataError(shard, problem, _AGAIN)
+    entry, index = shard.entry, shard.index_path
     data = read_file(index)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != entry.index_sha256:
-        problem = f"its sha256 is {digest[:12]}..., the manifest says {entry.index_sha256[:12]}..."
-        raise DataError(index, problem, _AGAIN)
-    table = pq.read_table(io.BytesIO(data))
-    if missing := set(INDEX_COLUMNS) - set(table.column_names):
+    _check_digest(index, hashlib.sha256(data).hexdigest(), entry.index_sha256)
+    file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+    if missing := set(INDEX_COLUMNS) - set(file.schema_arrow.names):
         raise DataError(index, f"has no column {sorted(missing)[0]}", _AGAIN)
+    table = file.read(columns=_COLUMNS.names, use_threads=False)  # the caller has threads
     if table.num_rows != entry.num_samples:
         problem = f"{table.num_rows} samples, the manifest says {entry.num_samples}"
         raise DataError(index, problem, _AGAIN)
-    _check_rows(index, entry, table)
-    return table
+    return table.cast(_COLUMNS)
 
 
-def _check_rows(index: str, entry: ShardEntry, table: pa.Table) -> None:
-    bucket = Bucket.from_name(entry.bucket)
-    for column, value in (
-        ("bucket", entry.bucket),
-        ("num_frames", bucket.num_frames),
-        ("height", bucket.height),
-        ("width", bucket.width),
-    ):
-        found = set(pc.unique(table[column]).to_pylist())
-        if found != {value}:
-            problem = f"{column} {sorted(found, key=str)} in a shard of {entry.bucket}"
-            raise DataError(index, problem, _AGAIN)
+def _check_digest(path: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        problem = f"its sha256 is {found[:12]}..., the manifest says {wanted[:12]}..."
+        raise DataError(path, problem, _AGAIN)
+
+
+def _check_rows(shards: Sequence[ShardPlace], rows: pa.Table) -> None:
+    """All rows at once; the first that does not hold names its index."""
+    num_S = [shard.entry.num_samples for shard in shards]
+    buckets = [Bucket.from_name(shard.entry.bucket) for shard in shards]
+
+    def refuse(is_bad_N: NDArray[np.bool_], problem: str) -> None:
+        if is_bad_N.any():
+            shard = shards[int(np.repeat(np.arange(len(shards)), num_S)[is_bad_N.argmax()])]
+            raise DataError(shard.index_path, problem.format(bucket=shard.entry.bucket), _AGAIN)
+
+    for name in ("num_frames", "height", "width"):
+        wanted_N = np.repeat([getattr(bucket, name) for bucket in buckets], num_S)
+        refuse(rows[name].to_numpy() != wanted_N, f"another {name} in a shard of {{bucket}}")
+    num_bytes_N = np.repeat([shard.entry.num_bytes for shard in shards], num_S)
     for member in ("media", "json"):
-        offset_N = table[f"{member}_offset"].to_numpy()
-        size_N = table[f"{member}_size"].to_numpy()
-        if offset_N.min() < 0 or size_N.min() <= 0 or (offset_N + size_N).max() > entry.num_bytes:
-            raise DataError(index, f"a {member} member lies outside the shard", _AGAIN)
-    weight_N = table["weight"].to_numpy()
-    if not np.isfinite(weight_N).all() or weight_N.min() < 0:
-        raise DataError(index, "a weight is negative or not a number", _AGAIN)
+        offset_N = rows[f"{member}_offset"].to_numpy()
+        size_N = rows[f"{member}_size"].to_numpy()
+        is_outside_N = (offset_N < 0) | (size_N <= 0) | (offset_N + size_N > num_bytes_N)
+        refuse(is_outside_N, f"a {member} member lies outside the shard")
+    weight_N = rows["weight"].to_numpy()
+    refuse(~((weight_N >= 0) & np.isfinite(weight_N)), "a weight is negative or not a number")
 
 
-def _check_totals(location: str, manifest: ShardManifest, tables: Sequence[pa.Table]) -> None:
-    totals = manifest.totals
-    counted = {
-        "num_samples": sum(table.num_rows for table in tables),
-        "num_frames": sum(pc.sum(table["num_frames"]).as_py() for table in tables),
-        "num_bytes": sum(entry.num_bytes for entry in manifest.shards),
-    }
-    for name, count in counted.items():
-        if count != getattr(totals, name):
-            problem = f"totals say {name} {getattr(totals, name)}, the shards {count}"
-            raise DataError(location, problem, _AGAIN)
-    if tables:
-        keys = pa.concat_tables([table.select(["key"]) for table in tables])["key"]
-        if num_double := len(keys) - pc.count_distinct(keys).as_py():
+def _check_totals(
+    locations: Sequence[str], manifests: Sequence[ShardManifest], rows: pa.Table
+) -> None:
+    first = 0
+    for location, manifest in zip(locations, manifests, strict=True):
+        num = sum(entry.num_samples for entry in manifest.shards)
+        own, totals = rows.slice(first, num), manifest.totals
+        first += num
+        counted = {
+            "num_samples": num,
+            "num_frames": int(own["num_frames"].to_numpy().sum()),
+            "num_bytes": sum(entry.num_bytes for entry in manifest.shards),
+        }
+        for name, count in counted.items():
+            if count != getattr(totals, name):
+                problem = f"totals say {name} {getattr(totals, name)}, the shards {count}"
+                raise DataError(location, problem, _AGAIN)
+        if num_double := num - pc.count_distinct(own["key"]).as_py():
             raise DataError(location, f"{num_double} keys occur more than once", _AGAIN)
 
 
-def _numbered(table: pa.Table, shard: int, bucket: int, factor: float) -> pa.Table:
-    """The columns that the corpus keeps, with the numbers of the shard and the bucket."""
-    num = table.num_rows
-    kept = table.select(["key", *_PLACE, "fps"])
-    for name, column in (
-        ("shard", np.full(num, shard, np.int64)),
-        ("bucket_id", np.full(num, bucket, np.int64)),
-        ("weight", table["weight"].to_numpy() * factor),
-    ):
-        kept = kept.append_column(name, pa.array(column))
-    return kept.select(_COLUMNS.names).cast(_COLUMNS)
-
-
-def _content_hash(manifests: Sequence[ShardManifest], weights: Sequence[float]) -> str:
+def _content_hash(manifests: Sequence[ShardManifest], weights: Sequence[float] = ()) -> str:
     shards = [
         [[entry.bucket, entry.sha256, entry.index_sha256] for entry in manifest.shards]
         for manifest in manifests

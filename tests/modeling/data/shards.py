@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from modeling.data.corpus import ShardCorpus
+from modeling.data.corpus import ShardCorpus, ShardPlace
 from pipeline.pack.config import EncodeConfig
 from pipeline.pack.encode import encode_jpeg, encode_mp4
 from pipeline.pack.plan import PlannedShard
@@ -18,7 +18,7 @@ from pipeline.pack.shard import ShardWriter, index_bytes, shard_entry
 from schemas.base import canonical_json
 from schemas.caption import StructuredCaption
 from schemas.scores import FULL_PICTURE, ClipScores
-from schemas.shard import Funnel, ManifestTotals, ShardManifest, ShardSample
+from schemas.shard import Funnel, ManifestTotals, ShardEntry, ShardManifest, ShardSample
 from schemas.source import Provenance
 from schemas.tier import Bucket
 
@@ -138,18 +138,29 @@ def edit_manifest(path: str, **changes: object) -> None:
 def corpus_of(counts: Mapping[str, int], weights: NDArray[np.float64] | None = None) -> ShardCorpus:
     """A corpus without files: enough for plans."""
     num = sum(counts.values())
-    zeros = np.zeros(num, np.int64)
-    bucket_id = np.repeat(np.arange(len(counts)), list(counts.values()))
+    zeros = pa.array(np.zeros(num, np.int64))
     rows = pa.table(
         {
             "key": pa.array([key_of(number) for number in range(num)]),
-            **{
-                name: pa.array(zeros)
-                for name in ("media_offset", "media_size", "json_offset", "json_size", "shard")
-            },
-            "bucket_id": pa.array(bucket_id),
+            **dict.fromkeys(("media_offset", "media_size", "json_offset", "json_size"), zeros),
             "fps": pa.array(np.full(num, FPS)),
             "weight": pa.array(np.ones(num) if weights is None else weights),
         }
     )
-    return ShardCorpus([], ["none.tar"], [Bucket.from_name(name) for name in counts], rows, "test")
+    shards = [
+        ShardPlace(
+            "manifest.json",
+            ShardEntry(
+                path=f"{name}.tar",
+                index_path=f"{name}.index.parquet",
+                bucket=name,
+                num_samples=count,
+                num_bytes=1,
+                sha256="",
+                index_sha256="",
+            ),
+            1.0,
+        )
+        for name, count in counts.items()
+    ]
+    return ShardCorpus([], shards, rows, "test")
