@@ -39,7 +39,7 @@ def serve_desk(
     try:
         import uvicorn
 
-        from pipeline.review.access import Gate, is_loopback, token_for
+        from pipeline.review.access import Gate, token_for
         from pipeline.review.desk import Desk
         from pipeline.review.server import build_app
     except ImportError as error:
@@ -53,11 +53,11 @@ def serve_desk(
     token = token_for(host)
     listener = _listen(host, port)
     with listener:
-        name, bound = ("localhost" if is_loopback(host) else host), listener.getsockname()[1]
-        shown = f"[{name}]" if ":" in name else name
+        shown = f"[{host}]" if ":" in host else host
         query = "" if token is None else f"?token={token}"
+        address = f"http://{shown}:{listener.getsockname()[1]}/{query}"
         console.print(f"{tier}: {len(desk.candidates)} clips", markup=False)
-        console.print(f"http://{shown}:{bound}/{query}", markup=False, soft_wrap=True)
+        console.print(address, markup=False, highlight=False, soft_wrap=True)
         app = Gate(build_app(desk, report.read), token)
         server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", access_log=False, ws="none", lifespan="off")
@@ -148,6 +148,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         raise ReviewError(

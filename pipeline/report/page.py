@@ -154,6 +154,9 @@ def speed_section(report: Report, pool: PoolTotals, price_per_hour: float | None
         lines.append(f"{pool.hours / hours:.2f} hours of video an hour.")
     if price_per_hour is not None:
         lines.append(_cost(report, hours, price_per_hour))
+    for result in record.tiers:
+        if result.captioning is not None:
+            lines.extend(f"captions of {result.tier}: {line}" for line in result.captioning.lines())
     words = "".join(f"<p>{escape(line)}</p>" for line in lines)
     return Section("speed", "Throughput and cost", table(heads, rows) + words)
 

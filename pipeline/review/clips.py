@@ -3,8 +3,10 @@
 Either way a clip is shown in the shape of its sample: cropped, resized, at its constant rate.
 """
 
+import shutil
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -134,7 +136,8 @@ class _Kept:
 
     def __init__(self, encode: Callable[[str], bytes]) -> None:
         self._encode = encode
-        self._folder = tempfile.TemporaryDirectory(prefix="reelsieve-review-")
+        self._folder = Path(tempfile.mkdtemp(prefix="reelsieve-review-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._paths: OrderedDict[str, Path] = OrderedDict()
         self._one_at_a_time = threading.Lock()
 
@@ -142,7 +145,7 @@ class _Kept:
         with self._one_at_a_time:
             path = self._paths.pop(clip_id, None)
             if path is None:
-                path = Path(self._folder.name) / clip_id
+                path = self._folder / clip_id
                 path.write_bytes(self._encode(clip_id))
             self._paths[clip_id] = path
             while len(self._paths) > _MAX_KEPT:

@@ -33,6 +33,7 @@ from schemas.tier import TierName
 
 logger = logging.getLogger(__name__)
 
+_MAX_LOOSE = 500  # judgements in files of their own, before they are put into one
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
@@ -61,7 +62,8 @@ class Desk:
     ) -> Self:
         """Raises ReviewError where the tier holds no clip."""
         log = JudgementLog(store)
-        log.read()
+        if log.num_loose() > _MAX_LOOSE:
+            log.compact()
         columns = {*columns_for(config.tiers, tier), "cluster"}
         joined = load_joined(store, tables, sorted(columns))
         candidates = Candidates(joined)
@@ -126,33 +128,21 @@ class Desk:
     ) -> list[dict[str, Any]]:
         """The next clips for this reviewer."""
         with self._lock:
+            judged_by: dict[str, set[str]] = defaultdict(set)
+            for one in counted(self.log.read()):
+                judged_by[one.clip_id].add(one.reviewer)
             ordered = self._ordered(order, cluster)
-            chosen = self.assignment.next(reviewer, ordered, self._judged_by(), count)
-        return [self.clip(clip_id, reviewer) for clip_id in chosen]
+            chosen = self.assignment.next(reviewer, ordered, judged_by, count)
+        return [self._told(clip_id, None) for clip_id in chosen]
 
     def clip(self, clip_id: str, reviewer: str) -> dict[str, Any]:
         """Everything about one clip, with what this reviewer said about it; never the others."""
-        candidate = self.candidate(clip_id)
-        sample = self.clips.sample(clip_id)
-        own = [j for j in self._counted() if (j.clip_id, j.reviewer) == (clip_id, reviewer)]
-        return {
-            "clip_id": clip_id,
-            "media_kind": sample.media_kind,
-            "num_frames": sample.num_frames,
-            "fps": sample.fps,
-            "height": sample.height,
-            "width": sample.width,
-            "source": sample.source_uri.rpartition("/")[2],
-            "start_s": sample.start_s,
-            "end_s": sample.end_s,
-            "cluster": candidate.cluster,
-            "closest": None if candidate.closest is None else candidate.closest.model_dump(),
-            "caption": sample.caption.model_dump(mode="json"),
-            "scores": [
-                self._score_line(path, value) for path, value in score_values(sample.scores)
-            ],
-            "own": own[-1].model_dump(mode="json") if own else None,
-        }
+        own = [
+            one
+            for one in counted(self.judgements())
+            if (one.clip_id, one.reviewer) == (clip_id, reviewer)
+        ]
+        return self._told(clip_id, own[-1] if own else None)
 
     def candidate(self, clip_id: str) -> Candidate:
         """Raises UnknownClipIdError."""
@@ -172,7 +162,7 @@ class Desk:
 
     def history(self, reviewer: str, count: int) -> list[dict[str, Any]]:
         """The reviewer's last judgements that count, newest first."""
-        own = [one for one in self._counted() if one.reviewer == reviewer]
+        own = [one for one in counted(self.judgements()) if one.reviewer == reviewer]
         return [one.model_dump(mode="json") for one in reversed(own[-count:])]
 
     def progress(self) -> dict[str, Any]:
@@ -205,14 +195,27 @@ class Desk:
         with self._lock:
             return self.log.read()
 
-    def _counted(self) -> list[Judgement]:
-        return counted(self.judgements())
-
-    def _judged_by(self) -> dict[str, set[str]]:
-        judged: dict[str, set[str]] = defaultdict(set)
-        for one in counted(self.log.read()):
-            judged[one.clip_id].add(one.reviewer)
-        return judged
+    def _told(self, clip_id: str, own: Judgement | None) -> dict[str, Any]:
+        candidate = self.candidate(clip_id)
+        sample = self.clips.sample(clip_id)
+        return {
+            "clip_id": clip_id,
+            "media_kind": sample.media_kind,
+            "num_frames": sample.num_frames,
+            "fps": sample.fps,
+            "height": sample.height,
+            "width": sample.width,
+            "source": sample.source_uri.rpartition("/")[2],
+            "start_s": sample.start_s,
+            "end_s": sample.end_s,
+            "cluster": candidate.cluster,
+            "closest": None if candidate.closest is None else candidate.closest.model_dump(),
+            "caption": sample.caption.model_dump(mode="json"),
+            "scores": [
+                self._score_line(path, value) for path, value in score_values(sample.scores)
+            ],
+            "own": None if own is None else own.model_dump(mode="json"),
+        }
 
     def _ordered(self, order: Order, cluster: int | None) -> list[str]:
         key = (order, cluster)

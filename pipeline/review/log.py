@@ -64,6 +64,10 @@ class JudgementLog:
                 self._read_part(name)
         return sorted(self._known.values(), key=lambda one: (one.time, one.judgement_id))
 
+    def num_loose(self) -> int:
+        """Judgements that lie in files of their own."""
+        return len(self.store.list(_LOG))
+
     def compact(self) -> int:
         """Put everything into one Parquet file; the number of judgements in it."""
         files = [f"{_LOG}/{name}" for name in self.store.list(_LOG)]
