@@ -75,8 +75,9 @@ def untrained_vae(config: VAEConfig) -> CausalVAE:
         torch.manual_seed(_SEED)
         vae = CausalVAE(config).eval()
         with torch.no_grad():
-            latent = vae.encode(torch.rand(2, config.in_channels, 5, 64, 64) * 2 - 1).mode()
-    scaling_factor = round(1 / float(latent.square().mean().sqrt()), 6)
+            posterior = vae.encode(torch.rand(2, config.in_channels, 5, 64, 64) * 2 - 1)
+    mean_square = posterior.mean.square().mean() + posterior.logvar.exp().mean()
+    scaling_factor = round(1 / float(mean_square.sqrt()), 6)
     vae.config = config.model_copy(update={"scaling_factor": scaling_factor})
     return vae
 

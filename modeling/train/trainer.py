@@ -113,6 +113,7 @@ class Trainer:
             finally:
                 if log is not None:
                     log.close()
+                self._settle()
             self._save(wait=True)
         if self._stopped_by is not None:
             return RunResult(self.step, self._stopped_by, None)
@@ -273,6 +274,13 @@ class Trainer:
             if wait:
                 raise
             logger.error("%s; the run goes on", error)
+
+    def _settle(self) -> None:
+        """Let a checkpoint in the background become whole, however the loop ended."""
+        try:
+            self._checkpointer.join()
+        except CheckpointError as error:
+            logger.error("%s", error)
 
     def _load(self, source: Path) -> None:
         state = checkpoint.read_state(source)

@@ -33,6 +33,7 @@ from schemas.base import StrictModel
 from schemas.tier import Bucket
 
 _FINAL_DIGITS = 6
+_MIN_VARIANCE = 1e-12
 
 
 class VaeFinalConfig(StrictModel):
@@ -253,9 +254,10 @@ class VaeTask:
 
     @torch.no_grad()
     def _scaling_factor(self, vae: CausalVAE, part: Part) -> float:
-        """One over the standard deviation of latents, which brings them to unit variance."""
-        latent = vae.encode(to_video(part.tensors["pixels"], self._device)).mode().float()
-        return round(1 / max(float(latent.std()), 1e-6), _FINAL_DIGITS)
+        """One over the standard deviation of drawn latents: it brings them to unit variance."""
+        posterior = vae.encode(to_video(part.tensors["pixels"], self._device))
+        variance = posterior.mean.float().var() + posterior.logvar.float().exp().mean()
+        return round(float(variance.clamp(min=_MIN_VARIANCE).rsqrt()), _FINAL_DIGITS)
 
     def _clip(self, parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
         return self._parallel.clip_grad_norm(parameters, max_norm)
