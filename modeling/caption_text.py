@@ -89,7 +89,7 @@ def caption_text(
     """The text of one sample at one step; "" where it is dropped, or the caption is empty."""
     draws = _Draws(seed, key, step)
     filled = tuple(name for name in _CONTENT if getattr(caption, name))
-    if not filled or draws.share("drop") < config.drop_text:
+    if not filled or drops_text(config, seed=seed, key=key, step=step):
         return ""
     form = drawn_form(config, draws.share("form"))
     if form == "canonical":
@@ -102,6 +102,11 @@ def caption_text(
         return " ".join(_rendered(caption, name, config, draws) for name in names)
     names = _description(form, filled, config, draws)
     return " ".join(_rendered(caption, name, config, draws, label=False) for name in names)
+
+
+def drops_text(config: CaptionTextConfig, *, seed: int, key: str, step: int) -> bool:
+    """Whether a sample goes without text at a step."""
+    return _Draws(seed, key, step).share("drop") < config.drop_text
 
 
 def drawn_form(config: CaptionTextConfig, point: float) -> CaptionForm:

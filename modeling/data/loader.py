@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modeling.caption_text import CaptionTextConfig, caption_text
+from modeling.caption_text import CaptionTextConfig, caption_text, drops_text
 from modeling.data.batch_size import PlanConfig
 from modeling.data.corpus import ShardCorpus
 from modeling.data.decode import Decoder
@@ -203,19 +203,20 @@ class SampleLoader:
                 )
                 index = int(others[choice])
                 continue
-            text = caption_text(
-                sample.caption,
-                self.captions,
-                seed=self.plan_config.seed,
-                key=request.draw_key,
-                step=request.step,
-            )
+            text = self._text(sample, request)
             return _Read(sample, text, attempt)
         raise DataError(
             f"bucket {request.shape.name}",
             f"{self.config.replaced_grace + 1} samples in a row are bad, the last: {error}",
             "check the shards with `python -m pipeline verify`",
         )
+
+    def _text(self, sample: ReadSample, request: SampleRequest) -> str:
+        seed, key, step = self.plan_config.seed, request.draw_key, request.step
+        if sample.text is None:
+            return caption_text(sample.caption, self.captions, seed=seed, key=key, step=step)
+        is_dropped = drops_text(self.captions, seed=seed, key=key, step=step)
+        return "" if is_dropped else sample.text
 
     def _finish(self, pending: _Pending) -> Batch:
         start = time.monotonic()

@@ -28,6 +28,7 @@ class ReadSample:
     caption: StructuredCaption
     fps: float  # of the frames in the batch; 0 for images
     ragged: Mapping[str, Tensor] = field(default_factory=dict)  # sizes differ within a batch
+    text: str | None = None  # that the ragged states are of; None: to be made from the caption
 
 
 class SampleReader(Protocol):

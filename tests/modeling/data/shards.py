@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -79,6 +79,7 @@ def write_shards(
     per_shard: int = 4,
     first_number: int = 0,
     bad: frozenset[int] = frozenset(),
+    media: Callable[[int, Bucket], bytes] = media_of,
 ) -> str:
     """Shards of real media; returns the manifest's path. `bad`: numbers of broken samples."""
     entries, number = [], first_number
@@ -99,8 +100,8 @@ def write_shards(
             with tar.open("wb") as file:
                 writer = ShardWriter(file, name)
                 for n in part:
-                    media = b"rubble" * 50 if n in bad else media_of(n, bucket)
-                    writer.add(sample_of(n, bucket), media)
+                    content = b"rubble" * 50 if n in bad else media(n, bucket)
+                    writer.add(sample_of(n, bucket), content)
                 writer.close()
             index = index_bytes(writer.rows)
             (folder / name / f"{shard.name}.index.parquet").write_bytes(index)
