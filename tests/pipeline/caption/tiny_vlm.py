@@ -4,6 +4,8 @@ Its tokenizer is byte-level BPE, trained here on a few lines. Its weights are ra
 writes well it writes because it is made to.
 """
 
+import json
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,14 +35,18 @@ _TEMPLATE = (
 )
 
 
-def write_tiny_vlm(folder: Path, *, seed: int = 0) -> Path:
-    """Model and processor, saved as `from_pretrained` wants them."""
+def write_tiny_vlm(folder: Path, *, seed: int = 0, num_tokens: int = 0) -> Path:
+    """Model and processor, saved as `from_pretrained` wants them.
+
+    `num_tokens` pads the vocabulary to a real one's size with made-up words: what a grammar costs
+    grows with it.
+    """
     import torch
     import transformers
 
     library = cast(Any, transformers)
     tokenizer = library.Qwen2TokenizerFast(
-        tokenizer_object=_train_tokenizer(),
+        tokenizer_object=_train_tokenizer(num_tokens),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens=list(_SPECIAL),
@@ -91,7 +97,7 @@ def write_tiny_vlm(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _train_tokenizer() -> Any:
+def _train_tokenizer(num_tokens: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -104,4 +110,16 @@ def _train_tokenizer() -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_LINES, trainer)
-    return tokenizer
+    if num_tokens == 0:
+        return tokenizer
+    tree = json.loads(tokenizer.to_str())
+    vocabulary = tree["model"]["vocab"]
+    syllables = [first + second for first in "bdfgklmnprstvw" for second in "aeiou"]
+    words = (
+        "\u0120" * lead + "".join(word) for lead in (1, 0) for word in product(syllables, repeat=3)
+    )
+    for word in words:
+        if len(vocabulary) >= num_tokens:
+            break
+        vocabulary.setdefault(word, len(vocabulary))
+    return Tokenizer.from_str(json.dumps(tree))

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.arrow import STATUS_FIELDS
+from pipeline.engine.errors import HaltError
 from pipeline.engine.work import Part, PartReport, Pass, WorkerSpec
 from pipeline.stage import Resources
 from pipeline.storage import Store
@@ -26,7 +27,7 @@ SCHEMA = pa.schema(COLUMNS)
 
 
 class Doubler:
-    """First of the chain. Items `exit-*`, `hang-*`, `raise-*` do what they say; `slow-*` waits."""
+    """First of the chain. Items `exit-*`, `hang-*`, `raise-*` and `halt-*` do what they say."""
 
     def __init__(self, log: Path | None = None, delay_s: float = 0.0) -> None:
         self._log = log
@@ -50,6 +51,11 @@ class Doubler:
 class NoWeights(Doubler):
     def setup(self) -> None:
         raise FileNotFoundError("weights.onnx")
+
+
+class NoServer(Doubler):
+    def setup(self) -> None:
+        raise HaltError("the server is gone; start it and run again")
 
 
 class Writer:
@@ -145,3 +151,5 @@ def _misbehave(item: str) -> None:
         time.sleep(3600)
     if item.startswith("raise-"):
         raise KeyError(item)
+    if item.startswith("halt-"):
+        raise HaltError("the server is gone; start it and run again")

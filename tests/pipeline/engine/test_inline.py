@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.engine import make_engine
 from pipeline.engine.config import EngineConfig
-from pipeline.engine.errors import WorkerBugError
+from pipeline.engine.errors import HaltError, WorkerBugError
 from pipeline.engine.ledger import Ledger
 from pipeline.engine.progress import Progress
 from pipeline.engine.work import Part, PartReport, Pass, PassReport, WorkerSpec
@@ -71,6 +71,13 @@ def test_a_bug_that_every_item_shows_stops_the_run_and_records_nothing(tmp_path:
     with pytest.raises(WorkerBugError, match="every item raises KeyError"):
         run(doubling.make_pass(str(tmp_path), ["raise-1"]))
     assert doubling.rows(str(tmp_path)) == []
+
+
+def test_a_worker_that_lost_its_server_stops_the_run_and_blames_no_item(tmp_path: Path) -> None:
+    items = ["n-0", "halt-1", "n-2"]
+    with pytest.raises(HaltError, match="the server is gone"):
+        run(doubling.make_pass(str(tmp_path), items, part_size=1))
+    assert doubling.rows(str(tmp_path)) == doubling.expected(["n-0"])
 
 
 class FullDisk(doubling.Writer):

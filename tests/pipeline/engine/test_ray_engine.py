@@ -6,11 +6,12 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.engine.errors import PlanError, WorkerBugError
+from pipeline.engine.errors import HaltError, PlanError, WorkerBugError
 from pipeline.engine.work import Engine, Pass, WorkerSpec
 from pipeline.stage import Resources
 from tests.pipeline.engine import doubling
@@ -86,6 +87,18 @@ def test_a_worker_that_cannot_start_stops_the_run(tmp_path: Path, ray_engine: En
     broken = Pass(pass_.name, pass_.parts, workers, pass_.record_failure, 60.0)
     with pytest.raises(WorkerBugError, match=r"FileNotFoundError: weights\.onnx"):
         ray_engine.run(broken)
+
+
+def test_a_worker_that_lost_its_server_stops_the_run_and_blames_no_item(
+    tmp_path: Path, ray_engine: Engine
+) -> None:
+    pass_ = doubling.make_pass(str(tmp_path), ["halt-0", "halt-1"])
+    with pytest.raises(HaltError, match="the server is gone"):
+        ray_engine.run(pass_)
+    workers = (WorkerSpec(doubling.NoServer, Resources(num_cpus=0.1)), pass_.workers[1])
+    with pytest.raises(HaltError, match="the server is gone"):
+        ray_engine.run(replace(pass_, workers=workers))
+    assert doubling.rows(str(tmp_path)) == []
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_numbers(
