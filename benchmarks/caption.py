@@ -109,10 +109,9 @@ class FreeDraw:
                 torch.Generator(scores.device).manual_seed(row.seed) for row in self._rows
             ]
         logits = scores.float()
-        pairs = zip(self._rows, self._generators, strict=True)
-        drawn = [draw(logits[place], row, dice) for place, (row, dice) in enumerate(pairs)]
+        drawn = draw(logits, self._rows, self._generators)
         only = torch.full_like(logits, float("-inf"))
-        return only.scatter_(1, torch.stack(drawn)[:, None], 0.0).to(scores.dtype)
+        return only.scatter_(1, drawn[:, None], 0.0).to(scores.dtype)
 
 
 def measure(

@@ -101,14 +101,7 @@ class ConstrainedDraw:
         masks = torch.from_numpy(self._maker.masks([row.matcher for row in self._rows]))
         allowed = unpack_bits(masks.to(scores.device), scores.shape[1])
         logits = scores.float().masked_fill(~allowed, float("-inf"))
-        chosen = torch.stack(
-            [
-                draw(logits[number], row, generator)
-                for number, (row, generator) in enumerate(
-                    zip(self._rows, self._generators, strict=True)
-                )
-            ]
-        )
+        chosen = draw(logits, self._rows, self._generators)
         only = torch.full_like(logits, float("-inf"))
         return only.scatter_(1, chosen[:, None], 0.0).to(scores.dtype)
 
@@ -122,17 +115,26 @@ def unpack_bits(masks_NW: "torch.Tensor", num_logits: int) -> "torch.Tensor":
     return bits.bool().reshape(len(masks_NW), -1)[:, :num_logits]
 
 
-def draw(logits_V: "torch.Tensor", row: RowPlan, generator: "torch.Generator") -> "torch.Tensor":
-    """One token. Forbidden ones are -inf; at least one is not."""
+def draw(
+    logits_NV: "torch.Tensor", rows: Sequence[RowPlan], generators: "Sequence[torch.Generator]"
+) -> "torch.Tensor":
+    """One token per row. Forbidden ones are -inf; in each row at least one is not."""
     import torch
 
-    if row.temperature == 0:
-        return logits_V.argmax()
-    logits_V = logits_V / row.temperature
-    if row.top_p < 1:
-        ordered, places = logits_V.sort(descending=True)
-        probabilities = ordered.softmax(0)
-        beyond = probabilities.cumsum(0) - probabilities >= row.top_p  # never the first
-        logits_V = logits_V.index_fill(0, places[beyond], float("-inf"))
-    noise = torch.empty_like(logits_V).exponential_(generator=generator)
-    return (logits_V - noise.log()).argmax()
+    def column(values: list[float]) -> "torch.Tensor":
+        return torch.tensor(values, device=logits_NV.device)[:, None]
+
+    warm_NV = logits_NV / column([row.temperature or 1.0 for row in rows])
+    if any(row.top_p < 1 for row in rows):
+        ordered, places = warm_NV.sort(dim=1, descending=True)
+        probabilities = ordered.softmax(1)
+        share = column([row.top_p if row.top_p < 1 else 2.0 for row in rows])
+        beyond = probabilities.cumsum(1) - probabilities >= share  # never the first
+        beyond = torch.zeros_like(beyond).scatter_(1, places, beyond)
+        warm_NV = warm_NV.masked_fill(beyond, float("-inf"))
+    noise_NV = torch.ones_like(warm_NV)
+    for number, (row, generator) in enumerate(zip(rows, generators, strict=True)):
+        if row.temperature > 0:
+            noise_NV[number].exponential_(generator=generator)
+    noise_NV.clamp_min_(torch.finfo(noise_NV.dtype).tiny)  # its logarithm must be finite
+    return (warm_NV - noise_NV.log()).argmax(1)

@@ -26,11 +26,24 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(
         expected = expected / expected.sum()
     row = RowPlan(None, 0, temperature, top_p)
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([draw(logits, row, generator) for _ in range(4000)])
+    drawn = torch.cat([draw(logits[None], [row], [generator]) for _ in range(4000)])
     shares = torch.bincount(drawn, minlength=5) / len(drawn)
     torch.testing.assert_close(shares, expected, atol=0.03, rtol=0.0)
 
 
 def test_temperature_zero_takes_the_most_likely() -> None:
     row = RowPlan(None, 0, 0.0, 1.0)
-    assert draw(torch.tensor([0.0, 3.0, 1.0]), row, torch.Generator()) == 1
+    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]])
+    assert draw(logits, [row, row], [torch.Generator()] * 2).tolist() == [1, 0]
+
+
+def test_rows_are_drawn_as_if_they_were_alone() -> None:
+    logits = torch.randn(2, 50, generator=torch.Generator().manual_seed(1))
+    rows = [RowPlan(None, 5, 1.0, 0.9), RowPlan(None, 6, 0.5, 1.0)]
+    fresh = [torch.Generator().manual_seed(row.seed) for row in rows]
+    together = draw(logits, rows, fresh).tolist()
+    alone = [
+        draw(logits[[place]], [row], [torch.Generator().manual_seed(row.seed)]).item()
+        for place, row in enumerate(rows)
+    ]
+    assert together == alone
