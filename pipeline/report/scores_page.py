@@ -44,15 +44,21 @@ def edges_section(report: Report, edges: Sequence[Edge]) -> Section:
         "left what it lets in, right what it keeps out."
     )
     parts = [f'<p class="quiet">{why}</p>']
-    for edge in edges:
-        rule = edge.rule
-        word = "at least" if rule.side == "min" else "at most"
-        parts.append(
-            f"<h3>{rule.score} {word} {rule.value:g} <small>{', '.join(edge.tiers)}</small></h3>"
-            f'<div class="sides">{_side(report, edge.inside, edge.num_inside, "in")}'
-            f"{_side(report, edge.outside, edge.num_outside, 'out')}</div>"
-        )
+    parts.extend(_edge(report, edge) for edge in edges if edge.num_outside)
+    if idle := [_edge(report, edge) for edge in edges if not edge.num_outside]:
+        summary = f"{len(idle)} limits that keep no clip out"
+        parts.append(f"<details><summary>{summary}</summary>{''.join(idle)}</details>")
     return Section("limits", "Beside each limit", "".join(parts))
+
+
+def _edge(report: Report, edge: Edge) -> str:
+    rule = edge.rule
+    word = "at least" if rule.side == "min" else "at most"
+    return (
+        f"<h3>{rule.score} {word} {rule.value:g} <small>{', '.join(edge.tiers)}</small></h3>"
+        f'<div class="sides">{_side(report, edge.inside, edge.num_inside, "in")}'
+        f"{_side(report, edge.outside, edge.num_outside, 'out')}</div>"
+    )
 
 
 def _side(report: Report, clips: Sequence[tuple[str, float]], total: int, side: str) -> str:

@@ -73,11 +73,15 @@ def pool_totals(store: Store, tables: Mapping[str, str]) -> PoolTotals:
 
 def _status_tables(store: Store, tables: Mapping[str, str]) -> Iterator[tuple[str, str, pa.Table]]:
     """(step, column that names the item, status columns) of every step that ran."""
-    keys = {SOURCES: "source_uri", CLIPS: "source_uri"}
     for step in (SOURCES, CLIPS, *NUMBER_FIELDS):
-        if step in tables:
-            key = keys.get(step, "clip_id")
-            yield step, key, open_table(store, step, tables[step]).read([key, *_STATUS])
+        if step not in tables:
+            continue
+        key = "source_uri" if step in (SOURCES, CLIPS) else "clip_id"
+        columns = [key, *_STATUS, *(["clip_id"] if step == CLIPS else [])]
+        found = open_table(store, step, tables[step]).read(columns)
+        if step == CLIPS:  # a shot that was dropped for a reason has an id, and is no failure
+            found = found.filter(pc.or_(found["ok"], pc.equal(found["clip_id"], "")))
+        yield step, key, found
     if "captions" in tables:
         captions = caption_table(store, tables["captions"])
         yield "captions", "clip_id", captions.read(["clip_id", *_STATUS])

@@ -103,6 +103,7 @@ class Output:
             duplicate_of=self.clips[3],
         )
         self.picture = add(maker, media["picture"], image=True, size_WH=(64, 64))
+        maker.add_dropped_shot("film", "too_short", 900, 905)
         maker.add_failed_source("file:///pool/<b>bad</b>&.mp4")
         maker.fail_stage(self.picture, "clarity")
         maker.scores["clarity"] = [
@@ -182,6 +183,7 @@ def test_names_out_of_the_pool_are_only_words(text: str, page: Page) -> None:
 def test_failures_are_told_with_examples(output: Output, page: Page) -> None:
     words = " ".join(page.text.split())
     assert "clips: decode_error, 1 items" in words
+    assert "clips: too_short" not in words
     assert "clarity: one_color, 1 items" in words
     assert output.picture in words
 
