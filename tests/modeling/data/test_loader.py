@@ -15,16 +15,16 @@ from torch import Tensor
 from modeling.caption_text import CaptionTextConfig
 from modeling.data.batch_size import PlanConfig
 from modeling.data.corpus import ShardCorpus
-from modeling.data.decode import decode_by_pyav
+from modeling.data.decode import Decoder, decode_by_pyav, frame_decoder
 from modeling.data.errors import DataError
 from modeling.data.loader import Batch, DataLoaderConfig, SampleLoader
 from modeling.data.plan import PlanState
 from modeling.data.samples import ReadSample, SampleRequest
-from modeling.data.view import ViewConfig
+from modeling.data.view import View, ViewConfig
 from schemas.caption import StructuredCaption
 from schemas.shard import ShardSample
 from schemas.tier import Bucket
-from tests.modeling.data.shards import key_of, level, write_shards
+from tests.modeling.data.shards import key_of, level, media_of, write_shards
 
 COUNTS = {"f001_32x32": 12, "f017_32x48": 9, "f033_32x32": 6}
 NUM = sum(COUNTS.values())
@@ -138,9 +138,25 @@ def test_frames_are_those_that_the_view_draws(corpus: ShardCorpus, decoder: str)
     assert intervals >= {1, 2, 3, 4}
 
 
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+@pytest.mark.parametrize("start", [0, 31, 32, 33, 40, 60])
+def test_a_late_start_is_sought_from_the_right_keyframe(decoder: Decoder, start: int) -> None:
+    if decoder == "decord":
+        pytest.importorskip("decord")
+    bucket = Bucket.from_name("f065_64x64")
+    media = media_of(0, bucket)
+    shape = Bucket(num_frames=5, height=32, width=48)
+    view = View(shape, start, interval=1, scaled_HW=(64, 64), top=8, left=8)
+    out_THWC = np.empty((5, 32, 48, 3), np.uint8)
+    frame_decoder(decoder)(media, view, out_THWC)
+    wanted = [level(0, start + frame) for frame in range(5)]
+    assert out_THWC.mean((1, 2, 3)).tolist() == pytest.approx(wanted, abs=1.5)
+
+
 def test_a_run_that_stops_anywhere_goes_on_the_same(corpus: ShardCorpus) -> None:
     view = ViewConfig(max_frames=9, placement="random", max_frame_interval=2)
     whole = first_batches(corpus, 16, view=view)
+    assert [batch.step for batch in whole] == list(range(16))  # counted on over epochs
     for stop in (1, 5, 6, 7, 15):  # an epoch has 6 steps
         state = whole[stop - 1].next_state
         rest = first_batches(
