@@ -100,9 +100,12 @@ class DitTask:
         self.networks: Mapping[str, nn.Module] = {"model": self.model}
         self.optimizers: list[Optimizer] = make_optimizers(self.model, config.optim)
         self._schedule = Schedule(config.optim, self.optimizers)
+        self._text_lengths: list[int] = []  # of the samples of one step, for its FLOPs
+        self._text_lengths_step = -1
 
     def gradients(self, part: Part, *, step: int, last: bool) -> Values:
         latent, conditions = self._prepare(part, step)
+        self._note_lengths(conditions.text, step)
         noise = self._normal(part, step, "noise", tuple(latent.shape[1:]))
         x = interpolate(latent, noise, conditions.sigma_B)
         with self._parallel.accumulate(self._network, last=last):
@@ -116,6 +119,11 @@ class DitTask:
             loss = loss_B.sum() / part.global_batch
             torch.autograd.backward(loss * self._parallel.grad_scale())
         return {"loss": loss.detach()}
+
+    def _note_lengths(self, text: TextEncoding, step: int) -> None:
+        if step != self._text_lengths_step:
+            self._text_lengths, self._text_lengths_step = [], step
+        self._text_lengths += text.lengths_B.tolist()
 
     def clip(self, max_norm: float) -> Values:
         return {"grad_norm": self._parallel.clip_grad_norm(self.model.parameters(), max_norm)}
@@ -133,9 +141,10 @@ class DitTask:
         return bucket
 
     def flops(self, bucket: Bucket, *, num_samples: int, step: int) -> float:
-        del step
-        longest = self._config.dit.text_encoder.max_tokens
-        return num_samples * cost.dit_step_flops(self.network_config, bucket, longest)
+        num_text = self._config.dit.text_encoder.max_tokens
+        if self._text_lengths and self._text_lengths_step == step:
+            num_text = round(sum(self._text_lengths) / len(self._text_lengths))
+        return num_samples * cost.dit_step_flops(self.network_config, bucket, num_text)
 
     def averages(self) -> Mapping[str, nn.Module]:
         return {} if self.ema is None else {"ema": self.ema.network}

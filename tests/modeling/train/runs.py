@@ -20,7 +20,7 @@ from modeling.train.stream import BatchStream, open_corpus
 from modeling.train.trainer import Resume, Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 
 _COMMON: dict[str, Any] = {
     "data": {"plan": {"global_batch": 2}, "loader": {"num_threads": 1}},
