@@ -24,6 +24,7 @@ from schemas.base import StrictModel
 
 Network = TypeVar("Network", bound=nn.Module)
 
+SHIPPED_VAE = Path(__file__).parent / "weights" / "small_vae"
 CONFIG_FILE = "config.json"
 _WEIGHTS_FILE, _EMA_FILE = "model.safetensors", "ema.safetensors"
 
@@ -46,6 +47,12 @@ class FinalConfig(StrictModel):
     text_encoder_fingerprint: str
     data_manifests: tuple[str, ...] = ()  # sha256 of the manifests trained on
     step: int = 0
+
+    def find_vae_folder(self) -> Path:
+        """Where the VAE lies now: a shipped one is found again wherever this package is."""
+        if self.vae_origin == "shipped" and not self.vae_folder.is_dir():
+            return SHIPPED_VAE
+        return self.vae_folder
 
 
 def write_final(

@@ -110,7 +110,7 @@ class Sampler:
             return cls(freeze(dit), vae, TextEncoder(text_config, device))
         config, dit = read_final(checkpoint, device=device, dtype=dtype)
         vae = read_vae(
-            vae_folder or config.vae_folder,
+            vae_folder or config.find_vae_folder(),
             device=device,
             expected_fingerprint=config.vae_fingerprint,
         )
