@@ -11,6 +11,9 @@ from pydantic import ValidationError
 from rich.progress import Progress
 from torch import Tensor
 
+from modeling.rewrite.answer import Mode
+from modeling.rewrite.choice import PACKAGED, WriterChoice, rewritten
+from modeling.rewrite.errors import RewriteError
 from modeling.sampler import Sampler, SampleRequest
 from schemas.h264 import REPEATABLE_X264_PARAMS
 
@@ -71,6 +74,10 @@ def sample(
     guidance: Annotated[float, typer.Option(help="for distilled models")] = 6.0,
     cfg: Annotated[float | None, typer.Option(help="classifier-free guidance scale")] = None,
     negative_prompt: Annotated[str, typer.Option()] = "",
+    rewrite: Annotated[Mode | None, typer.Option(help="structure the prompt first")] = None,
+    rewrite_model: Annotated[str, typer.Option(help="language model that rewrites")] = PACKAGED,
+    rewrite_adapter: Annotated[Path | None, typer.Option(help="of modeling.rewrite")] = None,
+    rewrite_endpoint: Annotated[str | None, typer.Option(help="URL instead of a model")] = None,
     fps: Annotated[int, typer.Option(min=1)] = 24,
     vae: Annotated[Path | None, typer.Option(help="the VAE's folder, if it has moved")] = None,
     device: Annotated[str | None, typer.Option()] = None,
@@ -82,6 +89,12 @@ def sample(
     try:
         if out.suffix not in VIDEO_SUFFIXES + IMAGE_SUFFIXES:
             raise ValueError(f"--out must end in .mp4 or .png, got {out.name!r}")
+        if rewrite is not None:
+            writer = WriterChoice.of(
+                rewrite_model, adapter=rewrite_adapter, endpoint=rewrite_endpoint, device=device
+            )
+            prompt = rewritten(prompt, writer, mode=rewrite)
+            typer.echo(f"prompt: {prompt}", err=True)
         is_image = out.suffix in IMAGE_SUFFIXES
         height, width = parse_size(size)
         num_frames = frames or (1 if is_image else 17)
@@ -105,7 +118,7 @@ def sample(
         latent_BCTHW = _denoise(sampler, request)
     except ValidationError as error:
         _fail("; ".join(issue["msg"] for issue in error.errors()), error)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, RewriteError) as error:
         _fail(str(error), error)
     out.parent.mkdir(parents=True, exist_ok=True)
     pieces_THWC = sampler.frames(latent_BCTHW)
