@@ -105,8 +105,8 @@ def describe(plan: RunPlan, *, first_step: int = 0) -> list[str]:
     )
     lines.append(f"data     {plan.num_samples} samples of {plan.num_manifests} manifests")
     rate = _flops_per_s(config, device)
-    header = ("stage", "bucket", "samples", "batch", "parts", "steps/epoch", "tokens/step")
-    rows = [(*header, "TFLOP/step", "~s/step")]
+    header = ("stage", "bucket", "samples", "repeated", "carried", "batch", "parts", "steps/epoch")
+    rows = [(*header, "tokens/step", "TFLOP/step", "~s/step")]
     for each in plan.buckets:
         bucket = each.bucket
         seconds = (each.flops + each.other_flops) / rate
@@ -115,6 +115,8 @@ def describe(plan: RunPlan, *, first_step: int = 0) -> list[str]:
                 each.stage,
                 bucket.bucket.name,
                 f"{bucket.num_samples:,}",
+                f"{bucket.num_repeated:,}",
+                f"{bucket.num_carried:,}",
                 str(bucket.batch),
                 str(-(-bucket.batch // each.micro_batch)),
                 f"{bucket.num_steps:,}",
@@ -240,11 +242,13 @@ def _measured_cpu_flops() -> float:
     size = 384
     a = torch.ones(size, size)
     torch.mm(a, a)
-    start = time.perf_counter()
-    for _ in range(5):
+    seconds = []
+    for _ in range(8):
+        start = time.perf_counter()
         torch.mm(a, a)
+        seconds.append(time.perf_counter() - start)
     # Small networks reach about a quarter of what one large product does.
-    return 0.25 * 5 * 2 * size**3 / max(time.perf_counter() - start, 1e-6)
+    return 0.25 * 2 * size**3 / max(min(seconds), 1e-6)
 
 
 def _device_name(device: torch.device) -> str:
