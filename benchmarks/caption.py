@@ -5,7 +5,7 @@
 
 Random weights write what the grammar lets them, up to 320 tokens: what is measured is tokens per
 second with the grammar and without it, and clips per second at that length, never how good words
-are. The vocabulary is of a real one's size, for the grammar's cost grows with it, and splits the
+are. The vocabulary has a real one's size, for the cost of a grammar grows with it, and splits the
 instructions into more tokens than a real one. Nothing is downloaded.
 """
 
