@@ -1,6 +1,7 @@
 """Proof that the models learn: `prepare` anywhere, then `vae`, `dit` and `scaling` on one GPU.
 
-    python -m benchmarks.learn prepare --bundle B --film bbb.mp4 --media $REELSIEVE_MEDIA
+    python -m benchmarks.learn prepare --bundle B --film bbb.mp4 --media $REELSIEVE_MEDIA \
+        --wallpapers W --gcompris G
     python -m benchmarks.learn vae     --bundle B --out O --minutes 5
     python -m benchmarks.learn dit     --bundle B --out O --minutes 1.5
     python -m benchmarks.learn scaling --bundle B --out O --minutes 1.5
@@ -39,8 +40,10 @@ def prepare(
     bundle: Bundle,
     film: Annotated[Path, typer.Option(help="Big Buck Bunny, from the moviepy sdist")],
     media: Annotated[Path, typer.Option(envvar="REELSIEVE_MEDIA")],
+    wallpapers: Annotated[Path, typer.Option(help="backgrounds/ of lomiri-wallpapers-16.04")],
+    gcompris: Annotated[Path, typer.Option(help="rcc/ of the Debian package gcompris-qt-data")],
 ) -> None:
-    """Cut media, captions and perceptual weights down to one small folder."""
+    """Cut media and captions down to one small folder."""
     import skimage
     import sklearn.datasets
 
@@ -50,11 +53,13 @@ def prepare(
     folders = {
         "film": film.parent,
         "media": media,
+        "wallpapers": wallpapers,
+        "gcompris": gcompris,
         "skimage": Path(str(skimage.__file__)).parent / "data",
         "sklearn": Path(str(sklearn.datasets.__file__)).parent / "images",
     }
     learn_data.prepare(bundle, folders)
-    learn_data.prepare_weights(bundle)
+    learn_data.prepare_captions(bundle)
 
 
 @app.command()
@@ -63,12 +68,12 @@ def vae(
     out: Out,
     minutes: Minutes = 5.0,
     tiny: Tiny = False,
-    start_from: Annotated[Path | None, typer.Option(help="`vae` folder of a run")] = None,
+    rate: Annotated[float | None, typer.Option(help="learning rate; without, try three")] = None,
 ) -> None:
     """Train the small VAE and compare it with the PCA autoencoder."""
     from benchmarks.learn_vae import run_vae
 
-    run_vae(bundle, out, minutes=minutes, device=_device(), tiny=tiny, start_from=start_from)
+    run_vae(bundle, out, minutes=minutes, device=_device(), tiny=tiny, rate=rate)
 
 
 @app.command()

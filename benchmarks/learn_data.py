@@ -8,6 +8,7 @@ held-out media never share a source file.
 Shape suffixes: B batch, C channels, T frames, H height, W width.
 """
 
+import io
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from benchmarks.learn_photos import GCOMPRIS, WALLPAPERS, read_resource
 from modeling.vae_loss import draw_frame_interval
 
 logger = logging.getLogger(__name__)
@@ -101,6 +103,12 @@ TRAIN_IMAGES = (
             "A street with signs.",
         )
         for number in range(1, 6)
+    ),
+    *(Source("wallpapers", name, licence, "A photograph.") for name, licence in WALLPAPERS.items()),
+    *(
+        Source("gcompris", name, f"{licence} (Debian gcompris-qt-data)", "A photograph.")
+        for licence, names in GCOMPRIS.items()
+        for name in names
     ),
 )
 HELD_OUT_VIDEOS = (
@@ -220,8 +228,11 @@ def prepare(bundle: Path, folders: dict[str, Path], *, crf: int = 21) -> None:
                 _decode(path, TRAIN_ROWS, source.every), bundle / name, crf=crf, every=source.every
             )
         else:
-            picture = Image.open(path).convert("RGB")
-            picture.thumbnail((576, 576), Image.Resampling.BOX)
+            packed = source.location == "gcompris"
+            content = read_resource(folders["gcompris"], source.path) if packed else None
+            picture = Image.open(path if content is None else io.BytesIO(content)).convert("RGB")
+            longest = 1600 if source.location == "wallpapers" else 576
+            picture.thumbnail((longest, longest), Image.Resampling.BOX)
             picture.save(bundle / name, quality=95, subsampling=0)
         listing.append(
             {
@@ -245,12 +256,10 @@ def prepare(bundle: Path, folders: dict[str, Path], *, crf: int = 21) -> None:
     )
 
 
-def prepare_weights(bundle: Path) -> None:
-    """Add the encoded captions of the bundle's sources, and the perceptual distance's weights."""
+def prepare_captions(bundle: Path) -> None:
+    """Add the encoded captions of the bundle's sources; the last one is the empty caption."""
     from safetensors.torch import save_file
 
-    from modeling.lpips import read_weights
-    from modeling.perceptual import UNUSED_LAYERS, packaged_feature_file
     from modeling.text_encoder import TextEncoder, TextEncoderConfig
 
     listing = json.loads((bundle / "sources.json").read_text())["train"]
@@ -265,13 +274,6 @@ def prepare_weights(bundle: Path) -> None:
         bundle / "text.safetensors",
         metadata={"text_encoder": encoder.fingerprint},
     )
-    unused = tuple(f"_{name}." for name in UNUSED_LAYERS)
-    tensors = {
-        name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-        for name, tensor in read_weights(packaged_feature_file()).items()
-        if not name.startswith(unused)
-    }
-    save_file(tensors, bundle / "perceptual.safetensors")
 
 
 @dataclass(frozen=True)
@@ -300,36 +302,45 @@ class HeldOut:
 class _Shot:
     source: int
     frames_TCHW: Tensor  # uint8
+    weight: float  # how often it is drawn
+
+    def fits(self, num_frames: int, side: int) -> bool:
+        frames, _, height, width = self.frames_TCHW.shape
+        return frames >= num_frames and min(height, width) >= side
 
 
 class TrainingMedia:
-    """Random crops of the training media, decoded once and kept on the device as uint8."""
+    """Random crops of the training media, decoded once and kept on the device as uint8.
+
+    Every shot is there at full and at half size, every photo down to a quarter: smaller pictures
+    show more content a pixel.
+    """
 
     def __init__(self, bundle: Path, device: torch.device, seed: int = 0) -> None:
         listing = json.loads((bundle / "sources.json").read_text())["train"]
         self.captions = [str(entry["caption"]) for entry in listing]
-        self._device = device
-        self._generator = torch.Generator().manual_seed(seed)
+        self._torch_generator = torch.Generator().manual_seed(seed)
+        self._generator = np.random.default_rng(seed)
         self._shots: list[_Shot] = []
         self._photos: list[_Shot] = []
+        self.num_frames = 0
         for number, entry in enumerate(listing):
             path = bundle / entry["file"]
-            if path.suffix == ".jpg":
-                self._photos.append(_Shot(number, _read_photo(path)[None].to(device)))
+            if path.suffix != ".mp4":
+                photo = _read_photo(path)[None].to(device)
+                weight = (photo.shape[2] * photo.shape[3]) ** 0.5
+                self._photos += _pyramid(_Shot(number, photo, weight), num_halvings=2)
                 continue
             frames_TCHW = _read_video(path, device)
             bounds = [0, *entry["cuts"], len(frames_TCHW)]
-            self._shots += [
-                _Shot(number, frames_TCHW[a + 1 : b - 1])  # a frame off each end: soft cuts
-                for a, b in itertools.pairwise(bounds)
-                if b - a > HELD_OUT_FRAMES + 2
-            ]
-        # Between frames and shots: one long film must not be everything.
-        self._weights = torch.tensor([len(s.frames_TCHW) ** 0.75 for s in self._shots])
-
-    @property
-    def num_frames(self) -> int:
-        return sum(len(shot.frames_TCHW) for shot in self._shots)
+            for a, b in itertools.pairwise(bounds):
+                if b - a > HELD_OUT_FRAMES + 2:
+                    piece = frames_TCHW[a + 1 : b - 1]  # a frame off each end: soft cuts
+                    self.num_frames += len(piece)
+                    # Between frames and shots: one long film must not be everything.
+                    shot = _Shot(number, piece, len(piece) ** 0.75)
+                    self._shots += _pyramid(shot, num_halvings=1)
+        self._fitting: dict[tuple[int, int, bool], tuple[list[_Shot], NDArray[np.float64]]] = {}
 
     def batch(
         self, batch_size: int, num_frames: int, side: int, *, max_interval: int = 8
@@ -338,43 +349,44 @@ class TrainingMedia:
 
         One frame gives photos and single film frames, half and half.
         """
-        videos, sources = [], []
-        for _ in range(batch_size):
-            shot = self._draw_shot(is_image=num_frames == 1)
-            videos.append(self._crop(shot, num_frames, side, max_interval))
-            sources.append(shot.source)
-        return torch.stack(videos) / 127.5 - 1, sources
+        num_photos = batch_size // 2 if num_frames == 1 else 0
+        shots = self._draw(num_photos, 1, side, are_photos=True)
+        shots += self._draw(batch_size - num_photos, num_frames, side, are_photos=False)
+        crops = [self._crop(shot, num_frames, side, max_interval) for shot in shots]
+        video = torch.stack(crops).transpose(1, 2).float() / 127.5 - 1
+        mirrored = torch.cat([video[0::2].flip(4), video[1::2]])
+        return mirrored, [s.source for s in (*shots[0::2], *shots[1::2])]
 
-    def _draw_shot(self, *, is_image: bool) -> _Shot:
-        if is_image and self._photos and self._integer(2) == 0:
-            return self._photos[self._integer(len(self._photos))]
-        index = torch.multinomial(self._weights, 1, generator=self._generator)
-        return self._shots[int(index)]
+    def _draw(self, count: int, num_frames: int, side: int, *, are_photos: bool) -> list[_Shot]:
+        key = (num_frames, side, are_photos)
+        if key not in self._fitting:
+            pool = self._photos if are_photos else self._shots
+            fitting = [shot for shot in pool if shot.fits(num_frames, side)]
+            self._fitting[key] = (fitting, np.cumsum([shot.weight for shot in fitting]))
+        fitting, reach = self._fitting[key]
+        drawn = np.searchsorted(reach, self._generator.random(count) * reach[-1])
+        return [fitting[index] for index in drawn]
 
     def _crop(self, shot: _Shot, num_frames: int, side: int, max_interval: int) -> Tensor:
         frames_TCHW = shot.frames_TCHW
+        num_available, _, height, width = frames_TCHW.shape
         start, interval = draw_frame_interval(
-            len(frames_TCHW), num_frames, max_interval=max_interval, generator=self._generator
+            num_available, num_frames, max_interval=max_interval, generator=self._torch_generator
         )
-        frames_TCHW = frames_TCHW[start : start + (num_frames - 1) * interval + 1 : interval]
-        height, width = frames_TCHW.shape[2:]
-        # Show half the small crops at half the scale: more content a pixel.
-        factor = 2 if min(height, width) >= 2 * side and self._integer(2) == 0 else 1
-        reach = side * factor
-        top = self._integer(max(height - reach, 0) + 1)
-        left = self._integer(max(width - reach, 0) + 1)
-        crop = frames_TCHW[:, :, top : top + reach, left : left + reach]
-        crop = crop.float()
-        if factor == 2:
-            crop = torch.nn.functional.avg_pool2d(crop, 2)
-        elif crop.shape[2:] != (side, side):  # the source is smaller than the crop
-            crop = torch.nn.functional.interpolate(crop, (side, side), mode="bilinear")
-        if self._integer(2) == 0:
-            crop = crop.flip(3)
-        return crop.transpose(0, 1)
+        top = int(self._generator.integers(height - side + 1))
+        left = int(self._generator.integers(width - side + 1))
+        stop = start + (num_frames - 1) * interval + 1
+        return frames_TCHW[start:stop:interval, :, top : top + side, left : left + side]
 
-    def _integer(self, below: int) -> int:
-        return int(torch.randint(below, (), generator=self._generator))
+
+def _pyramid(shot: _Shot, num_halvings: int) -> list[_Shot]:
+    """The shot and its smaller copies, together as likely as the shot was, small ones more."""
+    shots = [shot]
+    for _ in range(num_halvings):
+        parts = torch.split(shots[-1].frames_TCHW, 64)
+        half = [torch.nn.functional.avg_pool2d(part.float(), 2).round().byte() for part in parts]
+        shots.append(_Shot(shot.source, torch.cat(half), shot.weight))
+    return shots
 
 
 def _read_photo(path: Path) -> Tensor:

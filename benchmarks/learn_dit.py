@@ -51,7 +51,7 @@ class Sizes:
     batch_size: int
 
 
-NORMAL = Sizes(num_frames=17, side=128, num_clips=2048, batch_size=64)
+NORMAL = Sizes(num_frames=17, side=128, num_clips=1024, batch_size=64)
 TINY = Sizes(num_frames=5, side=32, num_clips=8, batch_size=4)
 
 
@@ -99,39 +99,60 @@ class Captions:
 class Latents:
     """Latents of random training clips and images, scaled, on the device; and of held-out clips."""
 
-    @torch.no_grad()
-    def __init__(self, bundle: Path, vae: CausalVAE, device: torch.device, sizes: Sizes) -> None:
-        media = TrainingMedia(bundle, device, seed=7)
-        scale = vae.config.scaling_factor
-        videos, images = [], []
-        self.video_sources: list[int] = []
-        self.image_sources: list[int] = []
-        chunk = min(sizes.batch_size, 32)
-        for _ in range(sizes.num_clips // chunk):
-            clip, sources = media.batch(chunk, sizes.num_frames, sizes.side, max_interval=2)
-            photo, photo_sources = media.batch(chunk, 1, sizes.side)
-            with torch.autocast(device.type, torch.bfloat16):
-                videos.append(vae.encode(clip).mode().bfloat16() * scale)
-                images.append(vae.encode(photo).mode().bfloat16() * scale)
-            self.video_sources += sources
-            self.image_sources += photo_sources
-        self.videos_NCTHW, self.images_NCTHW = torch.cat(videos), torch.cat(images)
-        held_out = HeldOut.read(bundle, device).clips
-        small = [
-            nn.functional.interpolate(
-                clip[:, :, : sizes.num_frames], (sizes.num_frames, sizes.side, sizes.side)
-            )
-            for clip in held_out
-        ]
-        self.held_out_NCTHW = torch.cat([vae.encode(c).mode() * scale for c in small]).bfloat16()
+    def __init__(self, tensors: dict[str, Tensor], device: torch.device) -> None:
+        self.videos_NCTHW = tensors["videos_NCTHW"].to(device)
+        self.images_NCTHW = tensors["images_NCTHW"].to(device)
+        self.held_out_NCTHW = tensors["held_out_NCTHW"].to(device)
+        self.video_sources_N = tensors["video_sources_N"].cpu()
+        self.image_sources_N = tensors["image_sources_N"].cpu()
+
+    @classmethod
+    def read_or_make(
+        cls, file: Path, bundle: Path, vae: CausalVAE, device: torch.device, sizes: Sizes
+    ) -> "Latents":
+        """From the file, if an earlier command wrote it."""
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(_encode(bundle, vae, device, sizes), file)
+        return cls(load_file(file), device)
 
     def batch(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Latents and their sources' numbers; images or videos, as drawn."""
         is_image = float(torch.rand((), generator=generator)) < _IMAGE_SHARE
         latents = self.images_NCTHW if is_image else self.videos_NCTHW
-        sources = self.image_sources if is_image else self.video_sources
+        sources_N = self.image_sources_N if is_image else self.video_sources_N
         chosen = torch.randint(len(latents), (batch_size,), generator=generator)
-        return latents[chosen.to(latents.device)].float(), torch.tensor(sources)[chosen]
+        return latents[chosen.to(latents.device)].float(), sources_N[chosen]
+
+
+@torch.no_grad()
+def _encode(bundle: Path, vae: CausalVAE, device: torch.device, sizes: Sizes) -> dict[str, Tensor]:
+    media = TrainingMedia(bundle, device, seed=7)
+    scale = vae.config.scaling_factor
+    videos, images = [], []
+    video_sources: list[int] = []
+    image_sources: list[int] = []
+    chunk = min(sizes.batch_size, 32)
+    for _ in range(sizes.num_clips // chunk):
+        clip, sources = media.batch(chunk, sizes.num_frames, sizes.side, max_interval=2)
+        photo, photo_sources = media.batch(chunk, 1, sizes.side)
+        with torch.autocast(device.type, torch.bfloat16):
+            videos.append(vae.encode(clip).mode().bfloat16() * scale)
+            images.append(vae.encode(photo).mode().bfloat16() * scale)
+        video_sources += sources
+        image_sources += photo_sources
+    size = (sizes.num_frames, sizes.side, sizes.side)
+    held_out = [
+        vae.encode(nn.functional.interpolate(clip[:, :, : sizes.num_frames], size)).mode() * scale
+        for clip in HeldOut.read(bundle, device).clips
+    ]
+    return {
+        "videos_NCTHW": torch.cat(videos),
+        "images_NCTHW": torch.cat(images),
+        "held_out_NCTHW": torch.cat(held_out).bfloat16(),
+        "video_sources_N": torch.tensor(video_sources),
+        "image_sources_N": torch.tensor(image_sources),
+    }
 
 
 class DitTraining:
@@ -262,7 +283,7 @@ def run_dit(
     """Train one small DiT; write its metrics, held-out loss, weights and a sheet of samples."""
     sizes = TINY if tiny else NORMAL
     vae, captions = load_vae(vae_folder, device), Captions.read(bundle, device)
-    latents = Latents(bundle, vae, device, sizes)
+    latents = Latents.read_or_make(out / "latents.safetensors", bundle, vae, device, sizes)
     widths = {
         "text_width": captions.states_NLD.shape[2],
         "pooled_width": captions.pooled_ND.shape[1],
@@ -318,7 +339,7 @@ def run_scaling(
     """Train the five sizes for equal times, then fit the law."""
     sizes = TINY if tiny else NORMAL
     vae, captions = load_vae(vae_folder, device), Captions.read(bundle, device)
-    latents = Latents(bundle, vae, device, sizes)
+    latents = Latents.read_or_make(out / "latents.safetensors", bundle, vae, device, sizes)
     folders = []
     for num_heads, num_layers in SCALING_SIZES[: 3 if tiny else None]:
         config = dit_config(

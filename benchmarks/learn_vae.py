@@ -5,29 +5,34 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.learn_data import HeldOut, TrainingMedia
-from benchmarks.reconstruction import PcaAutoencoder, measure
-from modeling import causal_conv
-from modeling.discriminator import DiscriminatorConfig, PatchDiscriminator3d
-from modeling.perceptual import FeatureDistance
+from benchmarks.learn_fast import FastVae, fused_pass_is_right
+from benchmarks.learn_optimizer import Graphed, MuonAdam
+from benchmarks.learn_start import start_linear
+from benchmarks.reconstruction import PcaAutoencoder, measure, psnr_db, to_levels
 from modeling.vae import CausalVAE, VAEConfig
-from modeling.vae_layers import ResnetBlock
-from modeling.vae_loss import NanGuard, VaeLoss, VaeLossConfig
+from modeling.vae_loss import kl_per_value
 
 logger = logging.getLogger(__name__)
 
-# At most 15 MB in float16. Few groups: the norms then keep more of a clip's absolute brightness.
-SMALL_VAE = VAEConfig(block_out_channels=(32, 64, 96, 96), layers_per_block=1, norm_num_groups=4)
-TINY_VAE = VAEConfig(block_out_channels=(8, 8, 16, 16), layers_per_block=1, norm_num_groups=4)
-_IMAGE_SHARE = 0.2  # image : video = 1 : 4, the paper's ratio
+# At most 15 MB in float16. One group a norm: a pair of constant channels can then fix its scale.
+SMALL_VAE = VAEConfig(
+    block_out_channels=(32, 64, 96, 96),
+    layers_per_block=1,
+    norm_num_groups=1,
+    mid_block_add_attention=False,
+)
+TINY_VAE = SMALL_VAE.model_copy(update={"block_out_channels": (8, 16, 40, 40)})
+_IMAGE_EVERY = 5  # one step in five is images: image : video = 1 : 4, the paper's ratio
 
 
 @dataclass(frozen=True)
@@ -37,186 +42,137 @@ class Stage:
     until: float
     num_frames: int
     side: int
-    batch_size: int
+    num_videos: int
+    num_images: int
+    max_interval: int
 
 
-# About 2 million pixels a batch throughout; content counts more than size, so that most of the
-# time goes to small crops and the last part only teaches the large ones.
+# About a million pixels a batch throughout. Fidelity is wanted at native rates: small intervals.
 CURRICULUM = (
-    Stage(0.15, 9, 64, 48),
-    Stage(0.50, 9, 128, 14),
-    Stage(0.75, 17, 128, 8),
-    Stage(1.0, 17, 256, 3),
+    Stage(0.78, 9, 64, 32, 192, 4),
+    Stage(1.0, 17, 128, 4, 48, 2),
 )
-# For a second run from the weights of a first.
-CONTINUATION = (Stage(0.5, 17, 128, 8), Stage(1.0, 17, 256, 3))
-TINY_CURRICULUM = (Stage(0.5, 5, 32, 2), Stage(1.0, 5, 64, 1))
+TINY_CURRICULUM = (Stage(0.5, 5, 32, 2, 4, 4), Stage(1.0, 5, 64, 1, 2, 2))
 
-# Starts in ten-thousandths of the time budget: VaeLoss is asked with that instead of a step.
-# The packaged features' distance is several times LPIPS, so it gets a fifth of LPIPS's weight.
-LOSS = VaeLossConfig(
-    perceptual_weight=0.02,
-    perceptual_frames=4,
-    discriminator_start=7600,
-    adversarial_start=8000,
-)
-_TRIED_RATES = (4e-4, 8e-4, 1.6e-3)
-_TRIAL_SHARE = 0.025  # of the time budget, for each rate
-_CONTINUED_RATE = 4e-4
-_FIRST_LOGVAR = -6.0  # start with little noise in the latent: the KL weight asks for no more
-_DISCRIMINATOR_RATE = 2e-4
-_EMA_DECAY = 0.995
-
-
-def _concatenated_padding(x_BCTHW: Tensor, padding_THW: tuple[int, int, int]) -> Tensor:
-    """Replicate padding by concatenation: more copies, but no atomic adds in the backward."""
-    for dim, before, after in (
-        (2, padding_THW[0], 0),
-        (3, padding_THW[1], padding_THW[1]),
-        (4, padding_THW[2], padding_THW[2]),
-    ):
-        last = x_BCTHW.shape[dim] - 1
-        head, tail = x_BCTHW.narrow(dim, 0, 1), x_BCTHW.narrow(dim, last, 1)
-        x_BCTHW = torch.cat([head] * before + [x_BCTHW] + [tail] * after, dim=dim)
-    return x_BCTHW
-
-
-def fastest_layout(vae: CausalVAE, stage: Stage, device: torch.device) -> dict[str, float]:
-    """Try both memory formats with both paddings, keep the fastest, return seconds a step."""
-    seconds: dict[str, float] = {}
-    paddings = {"replicate": causal_conv.pad_with_edges, "concatenate": _concatenated_padding}
-    formats = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last_3d}
-    video = torch.randn(
-        stage.batch_size, 3, stage.num_frames, stage.side, stage.side, device=device
-    )
-    for format_name, memory_format in formats.items():
-        vae.to(memory_format=memory_format)
-        shaped = video.contiguous(memory_format=memory_format)
-        for padding_name, padding in paddings.items():
-            causal_conv.pad_with_edges = padding
-            for attempt in range(5):
-                if attempt == 2:  # two to warm up
-                    _synchronize(device)
-                    start = time.perf_counter()
-                with torch.autocast(device.type, torch.bfloat16):
-                    decoded, _ = vae(shaped)
-                torch.autograd.backward(decoded.float().abs().mean())
-                vae.zero_grad()
-            _synchronize(device)
-            seconds[f"{format_name}+{padding_name}"] = (time.perf_counter() - start) / 3
-    best = min(seconds, key=seconds.__getitem__)
-    vae.to(memory_format=formats[best.split("+")[0]])
-    causal_conv.pad_with_edges = paddings[best.split("+")[1]]
-    logger.info("seconds a step: %s", seconds)
-    return seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+_TRIED_RATES = (5e-4, 1e-3, 2e-3)
+_TRIAL_SECONDS = 9.0
+_WARM_STEPS = 200
+_FLAT_SHARE = 0.3  # of the time at the full rate; from there it falls to nothing
+_KL_WEIGHT = 1e-6
+_LEAST_ERROR = 1e-4  # a mean square error that needs no further work: 46 dB
+_EMA_DECAY = 0.998
+_LOG_EVERY = 25
 
 
 @torch.no_grad()
-def _follow(ema: nn.Module, model: nn.Module, step: int) -> None:
+def _follow(ema: nn.Module, weights: Sequence[Tensor], step: int) -> None:
     """Exponential moving average, shorter at the start."""
     decay = min(_EMA_DECAY, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(ema.parameters()), list(model.parameters()), 1 - decay)
+    torch._foreach_lerp_(list(ema.parameters()), list(weights), 1 - decay)
 
 
 def _rate(peak: float, progress: float, step: int) -> float:
-    warm = min(1.0, (step + 1) / 100)
-    return peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+    falling = min(1.0, (1 - progress) / (1 - _FLAT_SHARE))
+    return peak * min(1.0, (step + 1) / _WARM_STEPS) * falling
 
 
-@torch.no_grad()
-def _start_simple(vae: CausalVAE) -> None:
-    """Quiet latents, and residual branches that begin at zero: an almost linear network."""
-    bias = vae.quant_conv.bias
-    assert bias is not None
-    bias[len(bias) // 2 :] = _FIRST_LOGVAR
-    for module in vae.modules():
-        if isinstance(module, ResnetBlock):
-            module.conv2.conv.weight.zero_()
+class ReconstructionLoss:
+    """L1 plus the root of each clip's mean square error, plus 1e-6 KL.
+
+    The root weighs clips as PSNR does, between their errors and the logarithms of them. Neither a
+    perceptual nor an adversarial term: both trade fidelity for sharpness.
+    """
+
+    def __init__(self, fast: FastVae) -> None:
+        self._fast = fast
+
+    def __call__(self, video: Tensor) -> dict[str, Tensor]:
+        posterior = self._fast.encode(video)
+        mean, logvar = posterior.mean.float(), posterior.logvar.float()
+        latent = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
+        decoded = self._fast.decode(latent.to(video.dtype)).float()
+        difference = decoded - video.float()
+        square_B = difference.square().flatten(1).mean(1)
+        l1, root = difference.abs().mean(), (square_B + _LEAST_ERROR).sqrt().mean()
+        kl = kl_per_value(posterior, video.numel())
+        psnr = -10 * torch.log10(square_B.detach() / 4 + 1e-6).mean()
+        return {"total": l1 + root + _KL_WEIGHT * kl, "l1": l1, "kl": kl, "psnr_db": psnr}
 
 
 class VaeTraining:
     """One run: `train` until the time is up, `report` what was learned, `save` it."""
 
     def __init__(
-        self,
-        bundle: Path,
-        out: Path,
-        device: torch.device,
-        *,
-        tiny: bool,
-        start_from: Path | None,
+        self, bundle: Path, out: Path, device: torch.device, *, tiny: bool, rate: float | None
     ) -> None:
         torch.manual_seed(0)
         self._out, self._device = out, device
         self._curriculum = TINY_CURRICULUM if tiny else CURRICULUM
+        self._trial_seconds = 1.0 if tiny else _TRIAL_SECONDS
         self.media = TrainingMedia(bundle, device)
         self.held_out = HeldOut.read(bundle, device)
         if tiny:
             self.held_out = HeldOut(self.held_out.clips[:1], self.held_out.photos[:2])
-        self.vae = CausalVAE(TINY_VAE if tiny else SMALL_VAE).to(device)
-        self._peak_rate = _TRIED_RATES[0]
-        self._must_try_rates = start_from is None
-        if start_from is None:
-            _start_simple(self.vae)
-        else:
-            self.vae.load_state_dict(load_file(start_from / "model.safetensors"))
-            self._peak_rate = _CONTINUED_RATE
-            self._curriculum = TINY_CURRICULUM if tiny else CONTINUATION
-        self.layout_seconds = fastest_layout(self.vae, self._curriculum[-1], device)
-        self.ema = copy.deepcopy(self.vae).requires_grad_(requires_grad=False).eval()
-        width = 8 if tiny else 48
-        self.discriminator = PatchDiscriminator3d(
-            DiscriminatorConfig(base_channels=width, num_layers=3)
-        ).to(device)
-        perceptual = FeatureDistance.from_file(bundle / "perceptual.safetensors").to(device)
-        self._loss = VaeLoss(LOSS, perceptual=perceptual, discriminator=self.discriminator)
-        fused = device.type == "cuda"
-        self._optimizer = torch.optim.AdamW(
-            self.vae.parameters(), self._peak_rate, betas=(0.9, 0.98), weight_decay=0, fused=fused
-        )
-        self._judge_optimizer = torch.optim.AdamW(
-            self.discriminator.parameters(), _DISCRIMINATOR_RATE, betas=(0.5, 0.9), fused=fused
-        )
-        self._guard = NanGuard()
-        self._generator = torch.Generator().manual_seed(1 if start_from is None else 11)
-        self._next: Tensor | None = None
-        self.curve: list[dict[str, float]] = []
+        logger.info("%d training frames read", self.media.num_frames)
+        self.vae = CausalVAE(TINY_VAE if tiny else SMALL_VAE)
+        few = 4 if tiny else 48
+        start = [self.media.batch(few, t, 64, max_interval=2)[0].cpu() for t in (1, 9)]
+        start_linear(self.vae, start)
+        logger.info("linear start done")
+        self.vae.to(device)
+        self.ema = copy.deepcopy(self.vae).eval().requires_grad_(requires_grad=False)
+        self.rate = rate
         self.rate_trials: dict[str, float] = {}
+        self.curve: list[dict[str, float]] = []
+        self.is_fused = device.type == "cuda" and fused_pass_is_right(self.vae, device)
+        self._begin()
+        logger.info("start: %s", self.quick_psnr())
 
-    def _try_rates(self, seconds: float) -> None:
+    def _begin(self) -> None:
+        """A fresh working network and optimizer for the weights as they are."""
+        self.network = copy.deepcopy(self.vae)
+        if self._device.type == "cuda":
+            self.network.to(torch.bfloat16)
+            self.network.to(memory_format=torch.channels_last_3d)
+        self._weights: list[Tensor] = list(self.vae.parameters())
+        self._optimizer = MuonAdam(self.vae)
+        self._losses = ReconstructionLoss(FastVae(self.network, fused=self.is_fused))
+        self._graphs: dict[torch.Size, Graphed | None] = {}
+
+    def _try_rates(self) -> None:
         """Train the first stage with each rate from the same weights; keep the best rate."""
         weights = copy.deepcopy(self.vae.state_dict())
-        state = copy.deepcopy(self._optimizer.state_dict())
-        for step in range(12):  # the first steps choose kernels; no rate shall pay for that
-            self._step(self._curriculum[0], 0.0, step)
         for rate in _TRIED_RATES:
-            self.vae.load_state_dict(weights)
-            self._optimizer.load_state_dict(copy.deepcopy(state))
-            self._peak_rate = rate
-            losses: list[float] = []
-            start, step = time.perf_counter(), 0
-            while not losses or time.perf_counter() - start < seconds:
-                losses.append(self._step(self._curriculum[0], 0.0, step)["total"])
+            self._optimizer = MuonAdam(self.vae)
+            psnrs: list[Tensor] = []
+            step = 0
+            for kind in range(2):  # chooses kernels
+                self._step(self._curriculum[0], 0.0, kind)
+            start = time.perf_counter()
+            while (spent := time.perf_counter() - start) < self._trial_seconds:
+                now = _rate(rate, spent / self._trial_seconds, 4 * step)  # the run's, but shorter
+                losses = self._step(self._curriculum[0], now, step)
+                if step % _IMAGE_EVERY:
+                    psnrs.append(losses["psnr_db"])
                 step += 1
-            tail = losses[-max(1, len(losses) // 3) :]
-            self.rate_trials[f"{rate:g}"] = sum(tail) / len(tail)
+            tail = psnrs[-max(1, len(psnrs) // 6) :]
+            self.rate_trials[f"{rate:g}"] = float(torch.stack(tail).mean())
+            self.ema.load_state_dict(self.vae.state_dict())
+            logger.info("rate %g: %d steps, last %.2f dB, held out %s", rate, step,
+                        self.rate_trials[f"{rate:g}"], self.quick_psnr())  # fmt: skip
             self.vae.load_state_dict(weights)
-            self._optimizer.load_state_dict(copy.deepcopy(state))
-        best = min(self.rate_trials, key=self.rate_trials.__getitem__)
-        self._peak_rate = float(best)
+            self._share()
         self.ema.load_state_dict(weights)
-        logger.info("mean loss by rate: %s", self.rate_trials)
+        self._optimizer = MuonAdam(self.vae)
+        self.rate = float(max(self.rate_trials, key=self.rate_trials.__getitem__))
 
     def train(self, seconds: float) -> None:
         """Train for so long, the trials of rates included."""
-        if self._must_try_rates:
-            self._try_rates(seconds * _TRIAL_SHARE)
-            seconds *= 1 - _TRIAL_SHARE * len(_TRIED_RATES)
+        start = time.perf_counter()
+        if self.rate is None:
+            self._try_rates()
+        assert self.rate is not None
+        seconds = max(seconds - (time.perf_counter() - start), 1.0)
         start = time.perf_counter()
         step, saved_at, stage_number = 0, start, -1
         while (progress := (time.perf_counter() - start) / seconds) < 1:
@@ -224,69 +180,88 @@ class VaeTraining:
             if number != stage_number:
                 stage_number = number
                 logger.info("step %d: %s", step, self._curriculum[number])
-            terms = self._step(self._curriculum[number], progress, step)
-            if step % 20 == 0:
-                row = {"step": float(step), "seconds": time.perf_counter() - start, **terms}
-                row["stage"] = float(number)
-                self.curve.append(row)
-                if step % 200 == 0:
-                    logger.info("step %d %s", step, {k: round(v, 4) for k, v in terms.items()})
+            losses = self._step(self._curriculum[number], _rate(self.rate, progress, step), step)
+            _follow(self.ema, self._weights, step)
+            if step % _LOG_EVERY < 2:  # the second one is never images
+                self._note(losses, step, number, time.perf_counter() - start)
             if time.perf_counter() - saved_at > 60:
                 self.save()
+                logger.info("step %d: held out %s", step, self.quick_psnr())
                 saved_at = time.perf_counter()
             step += 1
-        _synchronize(self._device)
         logger.info("%d steps in %.0f s", step, time.perf_counter() - start)
+        self.num_steps = step
 
-    def _step(self, stage: Stage, progress: float, step: int) -> dict[str, float]:
-        video = self._next if self._next is not None else self._draw(stage)
-        clock = int(progress * 10_000)
-        for group in self._optimizer.param_groups:
-            group["lr"] = _rate(self._peak_rate, progress, step)
-        self.discriminator.requires_grad_(requires_grad=False)
-        with torch.autocast(self._device.type, torch.bfloat16):
-            posterior = self.vae.encode(video)
-            decoded = self.vae.decode(posterior.sample())
-            terms = self._loss.generator(
-                video,
-                decoded,
-                posterior,
-                step=clock,
-                last_layer=self.vae.decoder.conv_out.conv.weight,
-            )
-        self._optimizer.zero_grad()
-        torch.autograd.backward(terms.total)
-        norm = nn.utils.clip_grad_norm_(self.vae.parameters(), 1.0)
-        self._next = self._draw(stage)  # while the device is busy; the next line waits for it
-        values = terms.to_floats() | {"grad_norm": float(norm)}
-        values["is_image"] = float(video.shape[2] == 1)
-        if not self._guard.allows(values, step=step):
-            return values
-        self._optimizer.step()
-        _follow(self.ema, self.vae, step)
-        self.discriminator.requires_grad_(requires_grad=True)
-        with torch.autocast(self._device.type, torch.bfloat16):
-            judged = self._loss.discriminator(video, decoded, step=clock)
-        if judged is not None:
-            self._judge_optimizer.zero_grad()
-            torch.autograd.backward(judged)
-            nn.utils.clip_grad_norm_(self.discriminator.parameters(), 1.0)
-            self._judge_optimizer.step()
-            values["discriminator"] = float(judged.detach())
-        return values
+    def _note(self, losses: dict[str, Tensor], step: int, stage: int, seconds: float) -> None:
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        is_image = float(step % _IMAGE_EVERY == 0)
+        row = {"step": float(step), "seconds": seconds, **values, "is_image": is_image}
+        self.curve.append(row | {"stage": float(stage)})
+        if step % 500 < 2:
+            logger.info("step %d %s", step, {k: round(v, 4) for k, v in values.items()})
+        if not math.isfinite(values["total"]):
+            logger.warning("step %d: loss %s, back to the average", step, values["total"])
+            self.vae.load_state_dict(self.ema.state_dict())
+            self._optimizer = MuonAdam(self.vae)
+            self._share()
 
-    def _draw(self, stage: Stage) -> Tensor:
-        is_image = float(torch.rand((), generator=self._generator)) < _IMAGE_SHARE
-        num_frames = 1 if is_image else stage.num_frames
-        return self.media.batch(stage.batch_size, num_frames, stage.side)[0]
+    def _step(self, stage: Stage, rate: float, step: int) -> dict[str, Tensor]:
+        is_image = step % _IMAGE_EVERY == 0
+        video = self.media.batch(
+            stage.num_images if is_image else stage.num_videos,
+            1 if is_image else stage.num_frames,
+            stage.side,
+            max_interval=stage.max_interval,
+        )[0]
+        if self._device.type == "cuda":
+            video = video.to(torch.bfloat16, memory_format=torch.channels_last_3d)
+        losses, gradients = self._gradients(video)
+        self._optimizer.step(gradients, rate)
+        self._share()
+        return losses
+
+    def _gradients(self, video: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        if self._device.type == "cuda" and video.shape not in self._graphs:
+            try:
+                self._graphs[video.shape] = Graphed(self.network, self._losses, video)
+            except RuntimeError as error:
+                logger.warning("no CUDA graph for %s: %s", tuple(video.shape), error)
+                self._graphs[video.shape] = None
+        graph = self._graphs.get(video.shape)
+        if graph is not None:
+            losses, gradients = graph(video)
+            return {name: value.clone() for name, value in losses.items()}, gradients
+        self.network.zero_grad()
+        losses = self._losses(video)
+        torch.autograd.backward(losses["total"])
+        gradients = [p.grad if p.grad is not None else p for p in self.network.parameters()]
+        return {name: value.detach() for name, value in losses.items()}, gradients
+
+    @torch.no_grad()
+    def _share(self) -> None:
+        """Copy the float32 weights into the working network."""
+        working: list[Tensor] = list(self.network.parameters())
+        torch._foreach_copy_(working, self._weights)
+
+    @torch.no_grad()
+    def quick_psnr(self) -> dict[str, float]:
+        """Mean PSNR of the averaged weights on some held-out clips and photos."""
+        sets = {"video": self.held_out.clips[::3], "image": self.held_out.photos}
+        means = {}
+        for name, videos in sets.items():
+            decoded = [self.ema.decode(self.ema.encode(video).mode()) for video in videos]
+            pairs = zip(videos, decoded, strict=True)
+            values = [psnr_db(to_levels(a), to_levels(b)) for a, b in pairs]
+            means[name] = round(sum(values) / len(values), 2)
+        return means
 
     def report(self) -> dict[str, Any]:
         """Fidelity of the averaged weights (float32) and of the linear autoencoder."""
         clips = self._curriculum[-1]
         fitting = [
-            self.media.batch(8, clips.num_frames, clips.side, max_interval=1)[0] for _ in range(24)
+            self.media.batch(8, clips.num_frames, clips.side, max_interval=1)[0] for _ in range(48)
         ]
-        fitting += [self.media.batch(8, 1, clips.side)[0] for _ in range(24)]
+        fitting += [self.media.batch(8, 1, clips.side)[0] for _ in range(48)]
         pca = PcaAutoencoder(fitting, self.vae.config.latent_channels)
 
         def reconstruct(video: Tensor) -> Tensor:
@@ -307,7 +282,7 @@ class VaeTraining:
         """One over the standard deviation of latents of training clips: the scaling factor."""
         stage = self._curriculum[-1]
         latents = [
-            self.ema.encode(self.media.batch(stage.batch_size, n, stage.side)[0]).mode()
+            self.ema.encode(self.media.batch(4, n, stage.side)[0]).mode()
             for n in (stage.num_frames, 1) * 8
         ]
         return 1 / float(torch.cat([z.float().flatten() for z in latents]).std())
@@ -334,8 +309,6 @@ class VaeTraining:
         """Held-out photos and middle frames above their reconstructions, as one picture."""
         from PIL import Image
 
-        from benchmarks.reconstruction import to_levels
-
         columns = []
         for video in [*self.held_out.photos[:4], *self.held_out.clips[::4]]:
             decoded = self.ema.decode(self.ema.encode(video).mode())
@@ -347,19 +320,19 @@ class VaeTraining:
 
 
 def plot_curve(curve: list[dict[str, float]], path: Path) -> None:
-    """L1 and perceptual terms over time, one colour a stage."""
+    """L1 and PSNR of training batches over time, images and clips apart."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4))
-    for axis, term in zip(axes, ("l1", "perceptual"), strict=True):
-        for stage in sorted({row["stage"] for row in curve}):
-            rows = [r for r in curve if r["stage"] == stage and not r["is_image"]]
+    for axis, term in zip(axes, ("l1", "psnr_db"), strict=True):
+        for is_image, label in ((0.0, "clips"), (1.0, "images")):
+            rows = [r for r in curve if r["is_image"] == is_image]
             seconds, values = [r["seconds"] for r in rows], [r[term] for r in rows]
-            axis.plot(seconds, values, label=f"stage {stage:.0f}")
-        axis.set(xlabel="seconds", ylabel=term, yscale="log")
+            axis.plot(seconds, values, label=label, linewidth=0.7)
+        axis.set(xlabel="seconds", ylabel=term, yscale="log" if term == "l1" else "linear")
         axis.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=100)
@@ -373,28 +346,26 @@ def run_vae(
     minutes: float,
     device: torch.device,
     tiny: bool,
-    start_from: Path | None,
+    rate: float | None,
 ) -> dict[str, Any]:
     """Train, report and save; returns the report."""
     run_start = time.perf_counter()
-    training = VaeTraining(bundle, out, device, tiny=tiny, start_from=start_from)
+    training = VaeTraining(bundle, out, device, tiny=tiny, rate=rate)
     training.train(minutes * 60)
     start = time.perf_counter()
-    fidelity = training.report()
+    training.save()
     report = {
         "command_minutes": minutes,
-        "started_from": None if start_from is None else str(start_from),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "num_parameters": sum(p.numel() for p in training.vae.parameters()),
         "training_frames": training.media.num_frames,
-        "steps": int(training.curve[-1]["step"]),
-        "skipped_steps": training._guard.num_skipped,
+        "steps": training.num_steps,
         "seconds_setup_and_training": start - run_start,
-        "rate": training._peak_rate,
-        "mean_loss_by_tried_rate": training.rate_trials,
-        "seconds_a_step_by_layout": training.layout_seconds,
-        "fidelity": fidelity,
+        "rate": training.rate,
+        "psnr_db_by_tried_rate": training.rate_trials,
+        "fused_kernels": training.is_fused,
+        "fidelity": training.report(),
     }
     training.save(report)
     logger.info("report: %s", json.dumps(report["fidelity"], indent=1))

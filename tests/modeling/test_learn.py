@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+from benchmarks.learn_fast import FastVae
+from benchmarks.learn_optimizer import orthogonalized
+from benchmarks.learn_start import start_linear
 from modeling.dit import DiTConfig, VideoDiT
 from modeling.flow_matching import (
     FlowConfig,
@@ -12,7 +15,7 @@ from modeling.flow_matching import (
     sampling_sigmas,
     velocity_loss,
 )
-from modeling.vae import VAE_CONFIGS, CausalVAE
+from modeling.vae import VAE_CONFIGS, CausalVAE, VAEConfig
 from modeling.vae_layers import ResnetBlock
 from modeling.vae_loss import VaeLoss, VaeLossConfig
 
@@ -104,3 +107,47 @@ def test_the_tiny_dit_overfits_four_clips_and_gives_them_back() -> None:
     distance = (sampled[:, None] - data[None]).square().flatten(2).mean(2)
     assert distance.argmin(1).tolist() == [0, 1, 2, 3]  # each caption gives its own clip
     assert float(distance.diagonal().max()) < 0.3
+
+
+def _plain_vae() -> CausalVAE:
+    """Fit for the linear start: no attention, one group a norm."""
+    torch.manual_seed(0)
+    return CausalVAE(
+        VAEConfig(
+            block_out_channels=(8, 16, 40, 40),
+            layers_per_block=1,
+            norm_num_groups=1,
+            mid_block_add_attention=False,
+        )
+    )
+
+
+def test_the_linear_start_gives_the_mean_color_of_every_block_back() -> None:
+    vae = _plain_vae()
+    shades = torch.rand(6, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 1.6 - 0.8
+    blocks = shades.repeat_interleave(8, 3).repeat_interleave(8, 4)
+    start_linear(vae, [blocks[:5], blocks[:5].expand(-1, -1, 5, -1, -1).contiguous()])
+    with torch.no_grad():
+        before, posterior = vae(blocks[5:])
+    middle = before[:, :, :, 4::8, 4::8]
+    assert float((middle - shades[5:]).abs().max()) < 0.25  # of a range of 1.6, before training
+    assert float(posterior.logvar.max()) < -9
+    assert 0.3 < float(posterior.mean.square().mean().sqrt()) < 3
+
+
+def test_the_fast_pass_equals_the_plain_one() -> None:
+    vae = _plain_vae()
+    fast = FastVae(vae, fused=False)
+    for num_frames in (5, 1):
+        video = torch.randn(2, 3, num_frames, 16, 16)
+        with torch.no_grad():
+            mean = vae.encode(video).mean
+            torch.testing.assert_close(fast.encode(video).mean, mean, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(fast.decode(mean), vae.decode(mean), rtol=1e-4, atol=1e-4)
+
+
+def test_orthogonalized_matrices_have_singular_values_near_one() -> None:
+    matrices = torch.randn(3, 12, 40, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalized(matrices))
+    assert float(values.min()) > 0.6
+    assert float(values.max()) < 1.3
