@@ -19,18 +19,12 @@ from benchmarks.learn_fast import FastVae, fused_pass_is_right
 from benchmarks.learn_optimizer import Graphed, MuonAdam
 from benchmarks.learn_start import start_linear
 from benchmarks.reconstruction import PcaAutoencoder, measure, psnr_db, to_levels
-from modeling.vae import CausalVAE, VAEConfig
+from modeling.vae import VAE_CONFIGS, CausalVAE
 from modeling.vae_loss import kl_per_value
 
 logger = logging.getLogger(__name__)
 
-# At most 15 MB in float16. One group a norm: a pair of constant channels can then fix its scale.
-SMALL_VAE = VAEConfig(
-    block_out_channels=(32, 64, 96, 96),
-    layers_per_block=1,
-    norm_num_groups=1,
-    mid_block_add_attention=False,
-)
+SMALL_VAE = VAE_CONFIGS["small"]
 TINY_VAE = SMALL_VAE.model_copy(update={"block_out_channels": (8, 16, 40, 40)})
 _IMAGE_EVERY = 5  # one step in five is images: image : video = 1 : 4, the paper's ratio
 

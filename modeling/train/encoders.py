@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from modeling.final_folder import freeze, read_vae
+from modeling.final_folder import SHIPPED_VAE, freeze, read_vae
 from modeling.fingerprint import model_fingerprint
 from modeling.interop import read_diffusers_config, to_diffusers
 from modeling.train.errors import ConfigError
@@ -17,7 +17,6 @@ logger = logging.getLogger(__name__)
 
 Origin = Literal["given", "shipped", "untrained"]
 
-SHIPPED_VAE = Path(__file__).resolve().parents[1] / "weights" / "small_vae"
 UNTRAINED_WARNING = (
     "NO VAE WEIGHTS: latents come from an UNTRAINED tiny VAE with random weights. The run shows "
     "that everything works; its samples will be noise. Give --vae FOLDER for a real one."
