@@ -75,7 +75,7 @@ class Checkpointer:
         self._parallel = parallel
         self._thread: threading.Thread | None = None
         self._failure: CheckpointError | None = None
-        if parallel.rank == 0:
+        if parallel.is_main:
             for left_over in self.folder.glob(".*"):
                 shutil.rmtree(left_over, ignore_errors=True)
         parallel.barrier()
@@ -88,7 +88,7 @@ class Checkpointer:
 
         """
         self.join()
-        background = self.config.asynchronous and not wait and self._parallel.world_size == 1
+        background = self.config.asynchronous and not wait and self._parallel.num_processes == 1
         if not background:
             self._write(state, dict(tensors))
             return
@@ -125,15 +125,15 @@ class Checkpointer:
         name = f"step-{state.step:08d}"
         partial, final = self.folder / f".{name}.partial", self.folder / name
         try:
-            if parallel.rank == 0:
+            if parallel.is_main:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 _check_space(self.folder, tensors)
             parallel.barrier()
-            save_tensors(partial / _TENSORS, tensors, alone=parallel.world_size == 1)
+            save_tensors(partial / _TENSORS, tensors, alone=parallel.num_processes == 1)
             parallel.barrier()
-            if parallel.rank == 0:
+            if parallel.is_main:
                 whole = state.model_copy(update={"files": _sizes(partial / _TENSORS)})
                 _write_durably(partial / STATE_FILE, whole.model_dump_json(indent=2) + "\n")
                 if final.exists():

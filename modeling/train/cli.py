@@ -113,14 +113,23 @@ def _run(
     dry_run: bool,
 ) -> "RunResult | None":
     from modeling.train import compute, report
+    from modeling.train.data_parallel import (
+        DataParallel,
+        check_layout,
+        launched_processes,
+        local_rank,
+    )
     from modeling.train.export import read_weights
-    from modeling.train.parallel import SingleProcess
+    from modeling.train.parallel import Parallel, SingleProcess
     from modeling.train.stream import BatchStream, open_corpus
     from modeling.train.trainer import Trainer
 
-    device = compute.pick_device(config.compute)
+    check_layout(config, launched_processes())
+    device = compute.pick_device(config.compute, local_rank())
     compute.prepare(config.compute, device)
-    parallel = SingleProcess(device)
+    parallel: Parallel = SingleProcess(device)
+    if launched_processes() > 1:
+        parallel = DataParallel(device, config.parallel.context_ranks)
     stream = BatchStream(
         open_corpus(config.data),
         config,
@@ -134,7 +143,9 @@ def _run(
         file, init = read_weights(init_from)
         typer.echo(f"weights  of {file}")
     if dry_run:
-        _print_plan(report.describe(plan))
+        if parallel.is_main:
+            _print_plan(report.describe(plan))
+        parallel.close()
         return None
     trainer = Trainer(
         config,
@@ -145,8 +156,11 @@ def _run(
         resume=_parse_resume(resume),
         init=init,
     )
-    _print_plan(report.describe(plan, first_step=trainer.step))
-    return trainer.run()
+    if parallel.is_main:
+        _print_plan(report.describe(plan, first_step=trainer.step))
+    result = trainer.run()
+    parallel.close()
+    return result
 
 
 def _parse_resume(text: str) -> "Resume":

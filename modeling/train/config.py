@@ -19,6 +19,7 @@ from modeling.model_family import MODEL_FAMILY
 from modeling.perceptual import PerceptualConfig
 from modeling.text_config import TextEncoderConfig
 from modeling.train.optim_config import OptimConfig
+from modeling.train.parallel_config import ParallelConfig
 from modeling.vae_config import VAE_CONFIGS, VAEConfig
 from modeling.vae_loss import VaeLossConfig
 from modeling.vae_tiling import TilingConfig
@@ -242,6 +243,7 @@ class TrainConfig(StrictModel):
     optim: OptimConfig = OptimConfig()
     ema: EmaConfig | None = EmaConfig()
     compute: ComputeConfig = ComputeConfig()
+    parallel: ParallelConfig = ParallelConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
     preview: PreviewConfig | None = PreviewConfig()

@@ -20,6 +20,8 @@ class Parallel(Protocol):
 
     rank: int
     world_size: int
+    num_processes: int  # more than world_size where several share a data rank
+    is_main: bool  # the one process that logs, samples and exports
     device: torch.device
 
     def wrap(self, network: Network) -> Network:
@@ -67,6 +69,8 @@ class SingleProcess:
 
     rank = 0
     world_size = 1
+    num_processes = 1
+    is_main = True
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

@@ -51,6 +51,7 @@ _NOT_IDENTITY: dict[str, Any] = {
     "data": {"shards", "weights", "tag_weights", "verify", "loader"},
     "dit": {"vae": True, "distill": {"teacher": True}},
     "compute": True,
+    "parallel": True,
     "checkpoint": True,
     "log": True,
     "preview": True,
@@ -103,7 +104,9 @@ class Trainer:
     def run(self) -> RunResult:
         """Train to `config.steps`, or until SIGTERM or SIGINT; save either way."""
         if self.step < self.config.steps:
-            (self.out / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+            if self._parallel.is_main:
+                dumped = self.config.model_dump_json(indent=2)
+                (self.out / "config.json").write_text(dumped + "\n")
             log = self._open_log()
             try:
                 with self._signals():
@@ -182,7 +185,7 @@ class Trainer:
     def _dump_skipped(self, values: dict[str, float], batch: Batch) -> None:
         shown = {name: repr(value) for name, value in values.items()}
         row = {"step": self.step, "bucket": batch.bucket.name, "keys": batch.keys, "values": shown}
-        name = SKIPPED_FILE if self._parallel.rank == 0 else f"{self._parallel.rank}-{SKIPPED_FILE}"
+        name = SKIPPED_FILE if self._parallel.is_main else f"{self._parallel.rank}-{SKIPPED_FILE}"
         with (self.out / name).open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -203,7 +206,7 @@ class Trainer:
 
     def _preview_is_due(self) -> bool:
         preview = self.config.preview
-        if preview is None or preview.every is None or self._parallel.rank != 0:
+        if preview is None or preview.every is None or not self._parallel.is_main:
             return False
         return self.step < self.config.steps and self._due(preview.every)
 
@@ -230,7 +233,7 @@ class Trainer:
         num_samples = len(batch.keys) * world_size
         shape = self.task.shape(batch.bucket, self.step - 1)
         flops = self.task.flops(shape, num_samples=num_samples, step=self.step - 1)
-        tflops_per_s = flops / seconds / 1e12 / world_size
+        tflops_per_s = flops / seconds / 1e12 / self._parallel.num_processes
         peak = cost.peak_tflops(device)
         counters = self.counters
         return {
@@ -253,7 +256,7 @@ class Trainer:
         }
 
     def _open_log(self) -> MetricsLog | None:
-        if self._parallel.rank != 0:
+        if not self._parallel.is_main:
             return None
         dumped = self.config.model_dump(mode="json")
         return MetricsLog(self.out, self.config.log, first_step=self.step, run_config=dumped)
@@ -298,7 +301,7 @@ class Trainer:
             **network_tensors(everything),
             **allocate_optimizers(self.task.networks, self.task.optimizers, shapes),
         }
-        checkpoint.load_tensors(source, tensors, alone=self._parallel.world_size == 1)
+        checkpoint.load_tensors(source, tensors, alone=self._parallel.num_processes == 1)
         self.step, self.counters = state.step, state.counters
         self._guard.bad_in_a_row = state.counters.bad_in_a_row
         self._stream.state = state.data
@@ -345,7 +348,7 @@ class Trainer:
         """final/ and the last previews, unless they are there already."""
         self._checkpointer.join()
         final = self.out / "final"
-        if self._parallel.rank != 0:
+        if not self._parallel.is_main:
             return RunResult(self.step, None, final)
         part = self._last_part()
         hashes = (self._stream.corpus.manifest_hash,)

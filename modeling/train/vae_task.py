@@ -87,7 +87,8 @@ class VaeTask:
         self._judge: nn.Module | None = None
         if any(stage.adversarial for stage in config.vae.stages):
             judge = PatchDiscriminator3d(config.vae.discriminator).to(self._device)
-            self._judge = parallel.wrap(judge)
+            # Not wrapped: it runs in two passes of a step, and learns in one of them.
+            self._judge = judge
             self.networks["discriminator"] = judge
             rate = config.vae.discriminator_learning_rate
             self.optimizers.append(make_adamw(judge.parameters(), config.optim, rate))
