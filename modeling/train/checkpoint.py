@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,21 +125,9 @@ class Checkpointer:
         name = f"step-{state.step:08d}"
         partial, final = self.folder / f".{name}.partial", self.folder / name
         try:
-            if parallel.is_main:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir()
-                _check_space(self.folder, tensors)
-            parallel.barrier()
+            self._on_main(lambda: self._make_room(partial, tensors))
             save_tensors(partial / _TENSORS, tensors, alone=parallel.num_processes == 1)
-            parallel.barrier()
-            if parallel.is_main:
-                whole = state.model_copy(update={"files": _sizes(partial / _TENSORS)})
-                _write_durably(partial / STATE_FILE, whole.model_dump_json(indent=2) + "\n")
-                if final.exists():
-                    _remove(final)
-                partial.rename(final)
-                self._prune()
+            self._on_main(lambda: self._finish(state, partial, final))
         except (OSError, CheckpointException) as error:
             shutil.rmtree(partial, ignore_errors=True)
             older = all_checkpoints(self.folder)
@@ -147,7 +135,31 @@ class Checkpointer:
             raise CheckpointError(
                 f"the checkpoint of step {state.step} was not written ({_reason(error)}); {left}"
             ) from error
-        parallel.barrier()
+
+    def _on_main(self, work: Callable[[], None]) -> None:
+        """The main process works, the others wait. Where it fails, OSError on every process."""
+        failure: OSError | None = None
+        if self._parallel.is_main:
+            try:
+                work()
+            except OSError as error:
+                failure = error
+        if self._parallel.any(failure is not None):
+            raise failure or OSError("the main process could not write it")
+
+    def _make_room(self, partial: Path, tensors: Mapping[str, Tensor]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        _check_space(self.folder, tensors)
+
+    def _finish(self, state: CheckpointState, partial: Path, final: Path) -> None:
+        whole = state.model_copy(update={"files": _sizes(partial / _TENSORS)})
+        _write_durably(partial / STATE_FILE, whole.model_dump_json(indent=2) + "\n")
+        if final.exists():
+            _remove(final)
+        partial.rename(final)
+        self._prune()
 
     def _prune(self) -> None:
         every = self.config.keep_every

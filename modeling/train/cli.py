@@ -131,7 +131,7 @@ def _run(
     if launched_processes() > 1:
         parallel = DataParallel(device, config.parallel.context_ranks)
     stream = BatchStream(
-        open_corpus(config.data),
+        open_corpus(config.data, cache=None if dry_run else out / "index-cache"),
         config,
         rank=parallel.rank,
         world_size=parallel.world_size,

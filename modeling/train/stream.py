@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -27,9 +28,9 @@ class StreamStage:
     view: ViewConfig
 
 
-def open_corpus(config: DataConfig) -> ShardCorpus:
-    """Read and check the manifests. Raises DataError."""
-    corpus = ShardCorpus.open(config.shards, config.weights, verify=config.verify)
+def open_corpus(config: DataConfig, *, cache: Path | None = None) -> ShardCorpus:
+    """Read and check the manifests; `cache` keeps checked indexes. Raises DataError."""
+    corpus = ShardCorpus.open(config.shards, config.weights, verify=config.verify, cache=cache)
     if config.tag_weights is not None:
         weigh_by_tags(corpus, config.tag_weights)
     return corpus
