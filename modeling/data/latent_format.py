@@ -19,6 +19,8 @@ from modeling.data.corpus import ShardCorpus
 from modeling.data.errors import DataError, SampleError
 
 LATENT_SUFFIX = "safetensors"
+VAE, TEXT_ENCODER = "vae", "text_encoder"  # names of the encoders in a manifest's weights
+STATES, POOLED = "states", "pooled"  # what the text encoder makes of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,18 @@ def read_latents(data: bytes) -> LatentSample:
         )
     except (SafetensorError, KeyError, ValueError, struct.error) as error:
         raise SampleError(f"is no latent sample ({error})") from error
+
+
+def is_latent(corpus: ShardCorpus) -> bool:
+    """Whether its samples are latents. Raises DataError where only some are."""
+    latent = [VAE in manifest.weights for manifest in corpus.manifests]
+    if any(latent) and not all(latent):
+        raise DataError(
+            "shards",
+            f"{sum(latent)} of {len(latent)} manifests hold latents, the others pixels",
+            "give manifests of one kind",
+        )
+    return any(latent)
 
 
 def check_encoders(corpus: ShardCorpus, fingerprints: Mapping[str, str]) -> None:

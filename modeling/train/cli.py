@@ -48,7 +48,7 @@ def train(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:
         flags: dict[str, Any] = {"model": model, "steps": steps, "vae": vae}
-        built = _config(shards or [], weight, config, settings or [], flags)
+        built = make_config(shards or [], weight, config, settings or [], flags)
         place = out or Path("runs") / (Path(config).stem if config else built.model)
         result = _run(built, place, resume, init_from, dry_run=dry_run)
     except (TrainError, DataError, FileNotFoundError) as error:
@@ -60,7 +60,7 @@ def train(
         _say(result, place)
 
 
-def _config(
+def make_config(
     shards: list[str],
     weights: list[float] | None,
     config: str | None,

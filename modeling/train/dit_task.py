@@ -15,11 +15,12 @@ from torch.optim import Optimizer
 
 from modeling.data.batch_size import tokens
 from modeling.data.draw import generator, normal_like, share
+from modeling.data.latent_format import POOLED, STATES, TEXT_ENCODER, VAE
 from modeling.dit import DiTConfig, VideoDiT
 from modeling.final_folder import FinalConfig, freeze, read_final, write_final
 from modeling.fingerprint import model_fingerprint
 from modeling.flow_matching import interpolate, sample_sigma, velocity_loss
-from modeling.text_encoder import TextEncoder, TextEncoding
+from modeling.text_encoder import Medium, TextEncoder, TextEncoding
 from modeling.train import compute, cost
 from modeling.train.config import DistillConfig, TrainConfig
 from modeling.train.ema import Ema
@@ -100,6 +101,7 @@ class DitTask:
         self.networks: Mapping[str, nn.Module] = {"model": self.model}
         self.optimizers: list[Optimizer] = make_optimizers(self.model, config.optim)
         self._schedule = Schedule(config.optim, self.optimizers)
+        self._empty_texts: dict[Medium, TextEncoding] = {}  # what "" becomes, for latent shards
         self._text_lengths: list[int] = []  # of the samples of one step, for its FLOPs
         self._text_lengths_step = -1
 
@@ -156,6 +158,10 @@ class DitTask:
             "text_encoder_fingerprint": self.text_encoder.fingerprint,
         }
 
+    def latent_encoders(self) -> dict[str, str]:
+        """The same by the names that manifests of latent shards use."""
+        return {VAE: self._vae_fingerprint, TEXT_ENCODER: self.text_encoder.fingerprint}
+
     def identity(self) -> dict[str, Any]:
         found = self.encoders()
         if self._guided is not None:
@@ -209,18 +215,7 @@ class DitTask:
     def _prepare(self, part: Part, step: int) -> tuple[Tensor, Conditions]:
         """The scaled latent, float32, and all that the network is told besides."""
         config = self._config
-        with compute.autocast(self._device, self.dtype):
-            posterior = self.vae.encode(to_video(part.tensors["pixels"], self._device))
-        latent = posterior.mean.float()
-        if config.dit.sample_posterior:
-            noise = self._normal(part, step, "posterior", tuple(latent.shape[1:]))
-            latent = latent + torch.exp(0.5 * posterior.logvar.float()) * noise
-        text = self.text_encoder(
-            part.captions,
-            medium="image" if part.bucket.num_frames == 1 else "video",
-            allow_empty=True,
-            cut_long=True,
-        )
+        latent, text = self._latent(part, step), self._text(part)
         # Drawn for the whole step, so that neither ranks nor parts change a sample's sigma.
         sigma_B = sample_sigma(
             part.global_batch,
@@ -233,6 +228,28 @@ class DitTask:
             guidance_B = self._guidance(part, step, config.dit.distill)
         conditions = Conditions(sigma_B.to(self._device), text, guidance_B)
         return latent * self.vae.config.scaling_factor, conditions
+
+    def _latent(self, part: Part, step: int) -> Tensor:
+        """Of pixels or of stored moments, not scaled."""
+        if "mean" in part.tensors:
+            mean, logvar = (part.tensors[name].to(self._device) for name in ("mean", "logvar"))
+        else:
+            with compute.autocast(self._device, self.dtype):
+                posterior = self.vae.encode(to_video(part.tensors["pixels"], self._device))
+            mean, logvar = posterior.mean, posterior.logvar
+        latent = mean.float()
+        if self._config.dit.sample_posterior:
+            noise = self._normal(part, step, "posterior", tuple(latent.shape[1:]))
+            latent = latent + torch.exp(0.5 * logvar.float()) * noise
+        return latent
+
+    def _text(self, part: Part) -> TextEncoding:
+        medium: Medium = "image" if part.bucket.num_frames == 1 else "video"
+        if not part.ragged:
+            return self.text_encoder(part.captions, medium=medium, allow_empty=True, cut_long=True)
+        if "" in part.captions and medium not in self._empty_texts:
+            self._empty_texts[medium] = self.text_encoder([""], medium=medium, allow_empty=True)
+        return stored_texts(part, self._empty_texts.get(medium), self._device)
 
     def _guidance(self, part: Part, step: int, distill: DistillConfig) -> Tensor:
         width = distill.max_guidance - distill.min_guidance
@@ -320,6 +337,22 @@ class _Teacher:
         assert conditions.guidance_B is not None
         scale = conditions.guidance_B.view(-1, *[1] * (x.ndim - 1))
         return untold.float() + scale * (told.float() - untold.float())
+
+
+def stored_texts(part: Part, empty: TextEncoding | None, device: torch.device) -> TextEncoding:
+    """Text states of latent shards, padded; those of `empty` where the text is dropped."""
+    states, pooled = [], []
+    for number, caption in enumerate(part.captions):
+        if caption == "" and empty is not None:
+            states.append(empty.states_BLD[0, : int(empty.lengths_B[0])])
+            pooled.append(empty.pooled_BD[0])
+        else:
+            states.append(part.ragged[STATES][number].to(device).float())
+            pooled.append(part.ragged[POOLED][number].to(device).float())
+    lengths_B = torch.tensor([len(each) for each in states], device=device)
+    return TextEncoding(
+        nn.utils.rnn.pad_sequence(states, batch_first=True), lengths_B, torch.stack(pooled)
+    )
 
 
 def start_from(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

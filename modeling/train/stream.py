@@ -5,15 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from modeling.data.batch_size import PlanConfig
 from modeling.data.corpus import ShardCorpus
 from modeling.data.errors import DataError
 from modeling.data.files import RangeReader
+from modeling.data.latent_format import is_latent
+from modeling.data.latent_reader import LatentReader, LatentShape
 from modeling.data.loader import Batch, SampleLoader
 from modeling.data.plan import EpochPlan, PlanState
 from modeling.data.view import ViewConfig
 from modeling.train.config import DataConfig, TrainConfig
+from modeling.train.encoders import find_vae
+from modeling.train.errors import ConfigError
+from modeling.vae_config import VAEConfig
 from schemas.base import fingerprint
 from schemas.shard import ShardSample
 
@@ -78,6 +84,27 @@ def stage_at(stages: Sequence[StreamStage], step: int) -> int:
     return max(number for number, stage in enumerate(stages) if stage.start <= step)
 
 
+def check_latent_run(corpus: ShardCorpus, config: TrainConfig) -> None:
+    """Raises ConfigError for a run that latents do not suit."""
+    if config.model == "vae":
+        raise ConfigError("these shards hold latents: a VAE trains on pixels")
+    view = config.data.view
+    if view.placement == "random" or view.max_frame_interval > 1:
+        raise ConfigError(
+            "data.view draws a place or a frame interval, but these shards hold one view, encoded"
+        )
+    for bucket in corpus.buckets:
+        if view.bucket(bucket) != bucket:
+            raise ConfigError(
+                f"data.view makes {view.bucket(bucket).name} of {bucket.name}, but these shards "
+                "hold latents: train with the view that they were encoded with"
+            )
+
+
+def latent_shape(vae: VAEConfig) -> LatentShape:
+    return lambda bucket: vae.latent_shape(bucket.num_frames, bucket.height, bucket.width)
+
+
 class BatchStream:
     """Iterates over the batches of this rank; `state` is the data's position after each."""
 
@@ -99,6 +126,11 @@ class BatchStream:
             update={"pin_memory": loader.pin_memory or pin_memory}
         )
         self.state = PlanState()
+        self.is_latent = is_latent(corpus)
+        self._latent_shape: LatentShape | None = None
+        if self.is_latent:
+            check_latent_run(corpus, config)
+            self._latent_shape = latent_shape(find_vae(config.dit.vae).config)
 
     @property
     def plan_hash(self) -> str:
@@ -117,6 +149,12 @@ class BatchStream:
             stage = self.stages[number]
             is_last = number + 1 == len(self.stages)
             end = None if is_last else self.stages[number + 1].start
+            reader = None
+            if self._latent_shape is not None:
+                seed = stage.plan.seed
+                reader = LatentReader(
+                    self.corpus, self._latent_shape, seed=seed, dtype=torch.float32
+                )
             loader = SampleLoader(
                 self.corpus,
                 stage.plan,
@@ -125,6 +163,7 @@ class BatchStream:
                 captions=self._data.caption,
                 rank=self._rank,
                 world_size=self._world_size,
+                reader=reader,
             )
             try:
                 epoch, in_epoch = divmod(step - stage.start, self.plan(number).num_steps)

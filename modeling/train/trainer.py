@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from modeling.data.batch_size import tokens
+from modeling.data.latent_format import check_encoders
 from modeling.data.loader import Batch
 from modeling.train import checkpoint, cost, report
 from modeling.train.checkpoint import Checkpointer, CheckpointState, Counters
@@ -323,9 +324,12 @@ class Trainer:
         checkpointing = self._plan.checkpointing
         if self.config.model == "vae":
             return VaeTask(self.config, self._parallel, checkpointing=checkpointing, init=init)
-        return DitTask(
+        task = DitTask(
             self.config, self._parallel, out=self.out, checkpointing=checkpointing, init=init
         )
+        if self._stream.is_latent:
+            check_encoders(self._stream.corpus, task.latent_encoders())
+        return task
 
     def _make_identity(self) -> dict[str, Any]:
         other = "vae" if self.config.model == "dit" else "dit"

@@ -119,7 +119,7 @@ def start(kind: dict[str, Any], manifest: str, out: Path) -> "subprocess.Popen[s
     program = (
         "import json, sys; from modeling.train import cli, config_file; "
         "layers = json.load(open(sys.argv.pop(1))); "
-        "cli._config = lambda *args: config_file.build_config(layers); "
+        "cli.make_config = lambda *args: config_file.build_config(layers); "
         "cli.app()"
     )
     return subprocess.Popen(

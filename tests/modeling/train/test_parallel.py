@@ -26,7 +26,7 @@ from tests.modeling.train.runs import (
 _PROGRAM = (
     "import json, sys; from modeling.train import cli, config_file; "
     "layers = json.load(open(sys.argv.pop(1))); "
-    "cli._config = lambda *args: config_file.build_config(layers); "
+    "cli.make_config = lambda *args: config_file.build_config(layers); "
     "cli.app()"
 )
 _PLAN = {"plan": {"global_batch": 2, "batch_multiple": 2}}
