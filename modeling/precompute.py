@@ -31,6 +31,7 @@ from modeling.train.config import TrainConfig
 from modeling.train.errors import ConfigError, TrainError
 from modeling.train.latent_encoder import EncodeConfig
 from modeling.train.latent_job import Job, ShardEncoder, open_pixels, task_of
+from schemas.ray_authentication import choose_authentication
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,11 @@ class RayRunner:
     """One encoder per Ray actor. `address` "local" starts a Ray of its own."""
 
     def __init__(self, job: Job, address: str, num_actors: int, gpus_per_actor: float) -> None:
-        import ray
-
         if num_actors < 1:
             raise ConfigError(f"--actors must be 1 or more, got {num_actors}")
+        choose_authentication(address)  # before Ray is imported
+        import ray
+
         self._ray = ray
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)

@@ -11,7 +11,12 @@ MEDIA_VARIABLE = "REELSIEVE_MEDIA"
 
 
 def pytest_configure() -> None:
-    """Before any test module imports a numeric library."""
+    """Before any test module imports a numeric library or Ray.
+
+    Ray reads its way of authentication once, at import: one for all tests of this process, so that
+    their order does not matter.
+    """
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 

@@ -20,6 +20,11 @@ def command(
     return [*start, *places, *more]
 
 
+def plain_environment() -> dict[str, str]:
+    """Of a person's shell: the job itself chooses how its Ray authenticates."""
+    return {name: one for name, one in os.environ.items() if not name.startswith("RAY_AUTH_")}
+
+
 def run(
     line: Sequence[str], *, before: Callable[[], None] | None = None
 ) -> "subprocess.CompletedProcess[str]":
@@ -32,7 +37,7 @@ def run(
         timeout=TIMEOUT_S,
         check=False,
         preexec_fn=before,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**plain_environment(), "COLUMNS": "200"},
     )
 
 

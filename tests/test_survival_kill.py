@@ -22,6 +22,7 @@ from tests.survival import (
     error_lines,
     finished_parts,
     num_markers,
+    plain_environment,
     run,
 )
 from tests.walks import curate, write_config, write_pool
@@ -60,7 +61,12 @@ def kill_when(line: list[str], is_time: Callable[[], bool]) -> None:
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(
-            line, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            line,
+            cwd=ROOT,
+            env=plain_environment(),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         ) as driver,
     ):
         deadline = time.monotonic() + 120

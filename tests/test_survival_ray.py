@@ -61,7 +61,6 @@ def test_a_lost_worker_and_a_lost_node_change_no_byte(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_health_check_period_ms", "1000")
     monkeypatch.setenv("RAY_health_check_failure_threshold", "3")
     output = tmp_path / "run"
@@ -84,7 +83,7 @@ def test_a_lost_worker_and_a_lost_node_change_no_byte(
                 cluster.remove_node(nodes[-1], allow_graceful=False)
                 lost.append("node")
 
-            loser = threading.Thread(target=lose)
+            loser = threading.Thread(target=lose, daemon=True)
             loser.start()
             address = f"engine.address={cluster.address!r}"
             record = curate(pool, output, config, engine="ray", overrides=(address,))

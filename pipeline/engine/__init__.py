@@ -5,11 +5,12 @@ The one door is `make_engine`; Ray is loaded when the Ray engine is asked for an
 
 from typing import Literal
 
-from pipeline.engine.address import choose_authentication, wanted_address
+from pipeline.engine.address import wanted_address
 from pipeline.engine.config import EngineConfig
 from pipeline.engine.inline import InlineEngine
 from pipeline.engine.progress import Progress
 from pipeline.engine.work import Engine
+from schemas.ray_authentication import choose_authentication
 
 EngineName = Literal["ray", "inline"]
 

@@ -252,7 +252,7 @@ def peak_growth(action: Callable[[], Any]) -> int:
             peak = max(peak, anonymous_bytes())
             time.sleep(0.001)
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     result = action()
     stop.set()

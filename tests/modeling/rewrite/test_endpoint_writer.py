@@ -53,7 +53,9 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[_Server]:
     made = _Server()
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(
+        target=made.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     yield made
     made.shutdown()

@@ -12,6 +12,7 @@ import pytest
 
 from tests.pipeline.engine import doubling
 from tests.pipeline.engine.drive import ITEMS
+from tests.survival import plain_environment
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -39,7 +40,14 @@ def _command(name: str, output: Path) -> list[str]:
 
 
 def _run(name: str, output: Path) -> None:
-    subprocess.run(_command(name, output), cwd=ROOT, check=True, timeout=200, capture_output=True)
+    subprocess.run(
+        _command(name, output),
+        cwd=ROOT,
+        env=plain_environment(),
+        check=True,
+        timeout=200,
+        capture_output=True,
+    )
 
 
 def _run_until(name: str, output: Path, *, num_parts: int) -> None:
@@ -47,6 +55,7 @@ def _run_until(name: str, output: Path, *, num_parts: int) -> None:
     with subprocess.Popen(
         _command(name, output),
         cwd=ROOT,
+        env=plain_environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -64,7 +64,7 @@ def test_workers_killed_at_random_leave_the_same_rows(tmp_path: Path, ray_engine
                 killed.append(pid)
 
     (tmp_path / "workers").touch()
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     report = ray_engine.run(pass_)
     over.set()
