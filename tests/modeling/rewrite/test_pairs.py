@@ -5,12 +5,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from modeling.rewrite.answer import ANSWER_FIELDS, answer_text, read_answer
-from modeling.rewrite.caption_sources import captions_of_tables
+from modeling.rewrite.caption_sources import captions_of_shards, captions_of_tables
 from modeling.rewrite.errors import RewriteError
 from modeling.rewrite.facts import find_facts, is_kept
 from modeling.rewrite.pairs import make_pairs, read_pairs
 from modeling.rewrite.synthetic import SourcedCaption, synthetic_captions
 from schemas.caption import VLM_FIELDS, StructuredCaption
+from schemas.tier import Bucket
+from tests.modeling.data.shards import key_of, sample_of, write_shards
 
 
 def test_pairs_are_repeatable_and_no_source_is_on_both_sides(tmp_path: Path) -> None:
@@ -66,6 +68,20 @@ def test_captions_come_from_tables_with_the_hash_of_their_video(tmp_path: Path) 
     assert list(captions_of_tables(captions, clips)) == [SourcedCaption(caption, "s", "b")]
     with pytest.raises(RewriteError, match="holds no table"):
         list(captions_of_tables(tmp_path, clips))
+
+
+def test_captions_come_from_shards_in_their_order(tmp_path: Path) -> None:
+    bucket = "f001_64x64"
+    manifest = Path(write_shards(tmp_path, {bucket: 5}, per_shard=2))
+    found = list(captions_of_shards(manifest))
+    assert found == [
+        SourcedCaption(sample_of(n, Bucket.from_name(bucket)).caption, "0" * 64, key_of(n))
+        for n in range(5)
+    ]
+    shard = sorted((tmp_path / bucket).glob("*.tar"))[1]
+    shard.write_bytes(shard.read_bytes()[:700])
+    with pytest.raises(RewriteError, match=f"{shard.name} cannot be read"):
+        list(captions_of_shards(manifest))
 
 
 def test_a_broken_line_is_named(tmp_path: Path) -> None:
