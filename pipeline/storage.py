@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
+from schemas.object_store import client_errors
+
 TEMPORARY_SUFFIX = ".tmp"
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -53,20 +55,23 @@ class Store:
         return f"{self.location}/{path}" if path else self.location
 
     def exists(self, path: str) -> bool:
-        self.fs.invalidate_cache()  # others write here too
-        return bool(self.fs.exists(self.full(path)))
+        with self._named(path):
+            self.fs.invalidate_cache()  # others write here too
+            return bool(self.fs.exists(self.full(path)))
 
     def read_bytes(self, path: str) -> bytes:
-        data: bytes = self.fs.cat_file(self.full(path))
+        with self._named(path):
+            data: bytes = self.fs.cat_file(self.full(path))
         return data
 
     @contextmanager
     def open_read(self, path: str) -> Iterator[IO[bytes]]:
-        with self.fs.open(self.full(path), "rb") as file:
+        with self._named(path), self.fs.open(self.full(path), "rb") as file:
             yield file
 
     def size(self, path: str) -> int:
-        return int(self.fs.size(self.full(path)))
+        with self._named(path):
+            return int(self.fs.size(self.full(path)))
 
     def sha256(self, path: str) -> str:
         """Hex digest of the content, read in blocks."""
@@ -80,7 +85,9 @@ class Store:
         """Names directly inside a folder, sorted, without temporary files. Absent: empty."""
         if not self.exists(path):
             return []
-        names = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.full(path), False))
+        with self._named(path):
+            found = self.fs.ls(self.full(path), False)
+        names = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in found)
         return sorted(name for name in names if not name.endswith(TEMPORARY_SUFFIX))
 
     def leftovers(self) -> tuple[str, ...]:
@@ -113,7 +120,8 @@ class Store:
                 os.replace(temporary, target)
                 _sync(folder)  # a marker must not outlive a power cut that its part does not
             else:
-                self.fs.put_file(str(temporary), self.full(path))
+                with self._named(path):
+                    self.fs.put_file(str(temporary), self.full(path))
         except OSError as error:
             if is_inside and error.errno not in _DISK_ERRORS:
                 raise  # of what the block reads or encodes, not of this file
@@ -124,9 +132,20 @@ class Store:
     def remove(self, path: str) -> None:
         """Remove a file; an absent one is fine."""
         try:
-            self.fs.rm_file(self.full(path))
+            with self._named(path):
+                self.fs.rm_file(self.full(path))
         except FileNotFoundError:
             return
+
+    @contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        """Turns what an object store's client raises into StorageError; OSError stays."""
+        try:
+            yield
+        except client_errors() as error:
+            raise StorageError(
+                f"{self.full(path)}: {error}; check the endpoint, the credentials and the bucket"
+            ) from error
 
 
 def _sync(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import fsspec
 
 from modeling.data.errors import DataError
+from schemas.object_store import client_errors
 
 _BLOCK_BYTES = 1 << 20
 _NO_FILE = "restore it, or give a manifest that does not name it"
@@ -30,7 +31,7 @@ def read_file(location: str) -> bytes:
     try:
         filesystem, path = fsspec.url_to_fs(location)
         data: bytes = filesystem.cat_file(path)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, *client_errors()) as error:
         raise unreadable(location, error) from error
     return data
 
@@ -42,7 +43,7 @@ def file_size(location: str) -> int:
             return os.stat(location).st_size
         filesystem, path = fsspec.url_to_fs(location)
         return int(filesystem.size(path))
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, *client_errors()) as error:
         raise unreadable(location, error) from error
 
 
@@ -53,7 +54,7 @@ def file_sha256(location: str) -> str:
         with fsspec.open(location, "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, *client_errors()) as error:
         raise unreadable(location, error) from error
     return digest.hexdigest()
 
@@ -63,7 +64,10 @@ def unreadable(location: str, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(location, "there is no such file", _NO_FILE)
     why = getattr(error, "strerror", None) or str(error)
-    return DataError(location, f"cannot be read ({why})", "check the path and the access rights")
+    remedy = "check the path and the access rights"
+    if isinstance(error, client_errors()):
+        remedy = "check the endpoint, the credentials and the bucket"
+    return DataError(location, f"cannot be read ({why})", remedy)
 
 
 class RangeReader:
@@ -83,7 +87,7 @@ class RangeReader:
         """Exactly `size` bytes. Raises DataError, also for a file that ends before."""
         try:
             data = self._fetch(location, offset, size)
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, *client_errors()) as error:
             raise unreadable(location, error) from error
         if len(data) != size:
             raise DataError(

@@ -102,3 +102,24 @@ def test_a_url_has_a_scheme_and_two_slashes(location: str, expected: bool) -> No
 def test_a_file_url_is_a_local_folder(tmp_path: Path) -> None:
     Store(f"file://{tmp_path}/a%20b").write_bytes("x", b"1")
     assert (tmp_path / "a b" / "x").read_bytes() == b"1"
+
+
+@pytest.mark.filterwarnings("ignore")  # of the client's own modules
+def test_an_object_store_that_is_not_there_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    store = Store("s3://pool/run")
+    line = r"s3://pool/run/a: Could not connect .* check the endpoint"
+    with pytest.raises(StorageError, match=line):
+        store.exists("a")
+    with pytest.raises(StorageError, match=line):
+        store.read_bytes("a")
+    with pytest.raises(StorageError, match=line):
+        store.write_bytes("a", b"1")
+    s3fs.S3FileSystem.clear_instance_cache()

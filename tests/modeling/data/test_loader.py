@@ -319,3 +319,18 @@ def test_shards_in_an_object_store(bucket_url: str, manifest: str, corpus: Shard
     s3fs.S3FileSystem().rm(remote.shards[0])
     with pytest.raises(DataError, match=r"s3://shards/tier-1/.*there is no such file"):
         first_batches(remote, 7)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_object_store_that_is_not_there_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3fs = pytest.importorskip("s3fs")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nobody listens
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    with pytest.raises(DataError, match=r"s3://shards/manifest.json: .*check the endpoint"):
+        ShardCorpus.open(["s3://shards/manifest.json"])
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -1,0 +1,12 @@
+"""Errors of object stores that are no OSError, told apart without importing a client."""
+
+import sys
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """For an `except` clause: no endpoint, no credentials and the like; empty without a client.
+
+    s3fs turns what the server answers into OSError, and lets through what botocore raises itself.
+    """
+    botocore = sys.modules.get("botocore.exceptions")
+    return () if botocore is None else (botocore.BotoCoreError,)
