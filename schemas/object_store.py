@@ -10,3 +10,8 @@ def client_errors() -> tuple[type[Exception], ...]:
     """
     botocore = sys.modules.get("botocore.exceptions")
     return () if botocore is None else (botocore.BotoCoreError,)
+
+
+def access_errors() -> tuple[type[Exception], ...]:
+    """All that opening a location by fsspec raises: also a broken URL or a missing client."""
+    return (OSError, ValueError, ImportError, *client_errors())

@@ -9,7 +9,7 @@ from typing import Any
 import fsspec
 
 from modeling.data.errors import DataError
-from schemas.object_store import client_errors
+from schemas.object_store import access_errors, client_errors
 
 _BLOCK_BYTES = 1 << 20
 _NO_FILE = "restore it, or give a manifest that does not name it"
@@ -31,7 +31,7 @@ def read_file(location: str) -> bytes:
     try:
         filesystem, path = fsspec.url_to_fs(location)
         data: bytes = filesystem.cat_file(path)
-    except (OSError, ValueError, ImportError, *client_errors()) as error:
+    except access_errors() as error:
         raise unreadable(location, error) from error
     return data
 
@@ -43,7 +43,7 @@ def file_size(location: str) -> int:
             return os.stat(location).st_size
         filesystem, path = fsspec.url_to_fs(location)
         return int(filesystem.size(path))
-    except (OSError, ValueError, ImportError, *client_errors()) as error:
+    except access_errors() as error:
         raise unreadable(location, error) from error
 
 
@@ -54,7 +54,7 @@ def file_sha256(location: str) -> str:
         with fsspec.open(location, "rb") as file:
             while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
-    except (OSError, ValueError, ImportError, *client_errors()) as error:
+    except access_errors() as error:
         raise unreadable(location, error) from error
     return digest.hexdigest()
 
@@ -87,7 +87,7 @@ class RangeReader:
         """Exactly `size` bytes. Raises DataError, also for a file that ends before."""
         try:
             data = self._fetch(location, offset, size)
-        except (OSError, ValueError, ImportError, *client_errors()) as error:
+        except access_errors() as error:
             raise unreadable(location, error) from error
         if len(data) != size:
             raise DataError(

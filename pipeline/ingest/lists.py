@@ -20,7 +20,7 @@ from pipeline.ingest.folders import list_file
 from pipeline.ingest.remote import list_remote_file
 from pipeline.media.uris import is_file_uri, path_of
 from pipeline.storage import is_url
-from schemas.object_store import client_errors
+from schemas.object_store import access_errors
 from schemas.source import Provenance
 
 LIST_SUFFIXES = (".txt", ".jsonl", ".parquet")
@@ -46,7 +46,7 @@ def _read_bytes(location: str) -> bytes:
             return Path(location).read_bytes()
         fs, path = fsspec.url_to_fs(location)
         data: bytes = fs.cat_file(path)
-    except (OSError, ValueError, ImportError, *client_errors()) as error:
+    except access_errors() as error:
         raise ListingError(f"{location}: the list cannot be read: {error}") from error
     return data
 

@@ -7,7 +7,7 @@ from typing import Any
 import fsspec
 
 from pipeline.ingest.entry import ListedEntry, ListingError, bears_media_suffix, failed_entry
-from schemas.object_store import client_errors
+from schemas.object_store import access_errors
 
 # What stores call the mark that changes with the content, best first.
 _MARKS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "updated", "created")
@@ -25,7 +25,7 @@ def list_remote(url: str) -> Iterator[ListedEntry]:
             return
         objects = fs.find(path, withdirs=False, detail=True)
         is_there = bool(objects) or fs.exists(path)
-    except (OSError, ValueError, ImportError, *client_errors()) as error:
+    except access_errors() as error:
         raise ListingError(f"{url}: cannot be listed: {error}") from error
     if not is_there:
         raise ListingError(f"{url}: does not exist")
@@ -41,7 +41,7 @@ def list_remote_file(url: str) -> ListedEntry:
         return _entry(fs.unstrip_protocol(path), fs.info(path))
     except FileNotFoundError:
         return failed_entry(url, "not_found", "does not exist")
-    except (OSError, ValueError, ImportError, *client_errors()) as error:
+    except access_errors() as error:
         return failed_entry(url, "unreadable", " ".join(str(error).split()))
 
 

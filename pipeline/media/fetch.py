@@ -16,7 +16,7 @@ from pipeline.media.config import MediaLimits
 from pipeline.media.errors import MediaError
 from pipeline.media.sniff import HEAD_BYTES
 from pipeline.media.uris import is_file_uri, path_of
-from schemas.object_store import client_errors
+from schemas.object_store import access_errors
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _fetch(uri: str, limits: MediaLimits) -> Path:
     except FileNotFoundError as error:
         path.unlink(missing_ok=True)
         raise MediaError("not_found", f"{uri}: does not exist") from error
-    except (OSError, ValueError, ImportError, *client_errors()) as error:
+    except access_errors() as error:
         path.unlink(missing_ok=True)
         raise MediaError("fetch_failed", f"{uri}: {error}") from error
     except BaseException:
