@@ -55,6 +55,12 @@ PLAIN_WORDS = {
     "timelapse": "time lapse",
     "specular highlights": "bright reflections",
 }
+# "pans slowly to the left" is "pan left"; a pan to cook in is none.
+_MOVE = re.compile(
+    r"(?<!frying )(?<!sauce )\b(pan|tilt|truck|orbit|arc|crane|zoom|doll)(?:y|s|ies|n?ing|ed|ned)?"
+    r"(?: \w+ly)?(?: to| towards?)?(?: the)? (left|right|up|down|in|out)(?:wards?)?\b",
+    re.I,
+)
 _QUOTED = re.compile(r"'[^']*'")
 
 
@@ -70,6 +76,7 @@ def simplify(text: str) -> str:
 
 def said_camera(prompt: str) -> CameraMovement | None:
     """The movement that a prompt names, if it names exactly one."""
+    prompt = _MOVE.sub(_verb_and_direction, prompt)
     found = {name for name in get_args(CameraMovement) if _says(prompt, CAMERA_PHRASES[name])}
     return cast(CameraMovement, found.pop()) if len(found) == 1 else None
 
@@ -86,6 +93,11 @@ def said_shot_type(prompt: str) -> str | None:
             found.add(shot)
             left = pattern.sub(" ", left)
     return found.pop() if len(found) == 1 else None
+
+
+def _verb_and_direction(move: re.Match[str]) -> str:
+    verb = move[1].lower()
+    return f"{'dolly' if verb == 'doll' else verb} {move[2].lower()}"
 
 
 def _says(prompt: str, phrases: tuple[str, ...]) -> bool:

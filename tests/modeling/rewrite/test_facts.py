@@ -85,6 +85,23 @@ def test_the_longer_term_counts_and_two_terms_cancel() -> None:
     assert said_camera("zoom in, then zoom out") is None
 
 
+@pytest.mark.parametrize(
+    ("prompt", "movement"),
+    [
+        ("a fox, slow pan to the left", "pan_left"),
+        ("the camera pans slowly towards the right over a bay", "pan_right"),
+        ("Panning upwards along a tower", "pan_up"),
+        ("the camera dollies in on a cup", "zoom_in"),
+        ("orbiting to the left around a statue", "around_left"),
+        ("a frying pan to the left of a cup", None),
+        ("she pans for gold, then left the river", None),
+        ("pans left, then tilts up", None),
+    ],
+)
+def test_movements_are_found_in_the_ways_people_say_them(prompt: str, movement: str | None) -> None:
+    assert said_camera(prompt) == movement
+
+
 def test_a_rewrite_chooses_from_the_words_of_captions() -> None:
     limits = AnswerLimits()
     wanted = (limits.styles, limits.shot_types, limits.atmospheres)
