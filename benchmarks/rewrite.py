@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--captions", type=int, default=120)
     parser.add_argument("--num", type=int, default=12, help="held-out prompts of each mode")
+    parser.add_argument("--epochs", type=int, default=1, help="of training")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -44,7 +45,7 @@ def main() -> None:
     )
     print(info.model_dump_json(), flush=True)
     figures: dict[str, Any] = {"pairs": info.model_dump(mode="json")}
-    figures["train_cpu_seconds"] = _train(output, arguments.device)
+    figures["train_cpu_seconds"] = _train(output, arguments.epochs, arguments.device)
     _, held_out = read_pairs(output / "pairs", "held_out")
     adapter = output / "train" / "adapter"
     choices = {
@@ -71,12 +72,12 @@ def main() -> None:
     (output / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def _train(output: Path, device: str) -> float:
+def _train(output: Path, num_epochs: int, device: str) -> float:
     """CPU seconds of this start; the curve is in metrics.jsonl."""
     info, train = read_pairs(output / "pairs", "train")
     _, held_out = read_pairs(output / "pairs", "held_out")
     base = load_language_model(PACKAGED, device=device)
-    config = LoraTrainConfig(save_every=2, eval_every=1000, num_eval_pairs=8)
+    config = LoraTrainConfig(num_epochs=num_epochs, save_every=2, eval_every=1000, num_eval_pairs=8)
     trainer = LoraTrainer(
         base, config, info=info, train=train, held_out=held_out, output=output / "train"
     )
