@@ -16,10 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.attention import Attention, attend
+from modeling.block_operations import (
+    NORM_EPS,
+    PLAIN,
+    BlockOperations,
+    merge_heads,
+    norm_modulate,
+    split_heads,
+)
 from modeling.dit_config import DiTConfig
-from modeling.rope import RopeTable, apply_rope
+from modeling.rope import RopeTable
 
-_NORM_EPS = 1e-6
 _NUM_FREQUENCIES = 128
 _MAX_PERIOD = 10000.0
 
@@ -97,27 +104,9 @@ class Modulation(nn.Module):
         return chunks_BKD.chunk(self.num_chunks, dim=-1)
 
 
-def modulate(x_BND: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x_BND * (1 + scale) + shift
-
-
-def layer_norm(x_BND: Tensor) -> Tensor:
-    """Layer norm without weights; scale and shift come from the modulation."""
-    return F.layer_norm(x_BND, x_BND.shape[-1:], eps=_NORM_EPS)
-
-
-def split_heads(x_BND: Tensor, num_heads: int) -> Tensor:
-    b, n, width = x_BND.shape
-    return x_BND.reshape(b, n, num_heads, width // num_heads).transpose(1, 2)
-
-
-def merge_heads(x_BHNE: Tensor) -> Tensor:
-    return x_BHNE.transpose(1, 2).flatten(2)
-
-
 def rms_norm(head_dim: int) -> nn.RMSNorm:
     """The norm of queries and keys, per head."""
-    return nn.RMSNorm(head_dim, eps=_NORM_EPS)
+    return nn.RMSNorm(head_dim, eps=NORM_EPS)
 
 
 class DoubleBlock(nn.Module):
@@ -128,6 +117,7 @@ class DoubleBlock(nn.Module):
         width, head_dim = config.hidden_size, config.attention_head_dim
         self.num_heads = config.num_attention_heads
         self.attention: Attention = attend
+        self.operations: BlockOperations = PLAIN
 
         self.img_mod = Modulation(width, 6)
         self.img_attn_qkv = nn.Linear(width, 3 * width)
@@ -153,26 +143,27 @@ class DoubleBlock(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         i_shift1, i_scale1, i_gate1, i_shift2, i_scale2, i_gate2 = self.img_mod(vec_BD)
         t_shift1, t_scale1, t_gate1, t_shift2, t_scale2, t_gate2 = self.txt_mod(vec_BD)
+        op = self.operations
 
-        qkv = self.img_attn_qkv(modulate(layer_norm(image_BND), i_shift1, i_scale1))
-        i_q, i_k, i_v = (split_heads(x, self.num_heads) for x in qkv.chunk(3, dim=-1))
-        i_q = apply_rope(self.img_attn_q_norm(i_q), rope)
-        i_k = apply_rope(self.img_attn_k_norm(i_k), rope)
-
-        qkv = self.txt_attn_qkv(modulate(layer_norm(text_BLD), t_shift1, t_scale1))
-        t_q, t_k, t_v = (split_heads(x, self.num_heads) for x in qkv.chunk(3, dim=-1))
-        t_q, t_k = self.txt_attn_q_norm(t_q), self.txt_attn_k_norm(t_k)
-
-        q, k, v = (torch.cat(pair, dim=2) for pair in ((i_q, t_q), (i_k, t_k), (i_v, t_v)))
+        q, k, v = op.join_streams(
+            self.img_attn_qkv(op.norm_modulate(image_BND, i_shift1, i_scale1)),
+            self.txt_attn_qkv(op.norm_modulate(text_BLD, t_shift1, t_scale1)),
+            (self.img_attn_q_norm, self.img_attn_k_norm),
+            (self.txt_attn_q_norm, self.txt_attn_k_norm),
+            self.num_heads,
+            rope,
+        )
         mixed = merge_heads(self.attention(q, k, v, num_valid_B))
         i_mixed, t_mixed = mixed.tensor_split([image_BND.shape[1]], dim=1)
 
-        image_BND = image_BND + i_gate1 * self.img_attn_proj(i_mixed)
-        text_BLD = text_BLD + t_gate1 * self.txt_attn_proj(t_mixed)
-        i_hidden = modulate(layer_norm(image_BND), i_shift2, i_scale2)
-        t_hidden = modulate(layer_norm(text_BLD), t_shift2, t_scale2)
-        image_BND = image_BND + i_gate2 * self.img_mlp(i_hidden)
-        text_BLD = text_BLD + t_gate2 * self.txt_mlp(t_hidden)
+        image_BND, i_hidden = op.gated_add_norm(
+            image_BND, i_gate1, self.img_attn_proj(i_mixed), i_shift2, i_scale2
+        )
+        text_BLD, t_hidden = op.gated_add_norm(
+            text_BLD, t_gate1, self.txt_attn_proj(t_mixed), t_shift2, t_scale2
+        )
+        image_BND = op.gated_add(image_BND, i_gate2, self.img_mlp(i_hidden))
+        text_BLD = op.gated_add(text_BLD, t_gate2, self.txt_mlp(t_hidden))
         return image_BND, text_BLD
 
 
@@ -184,7 +175,8 @@ class SingleBlock(nn.Module):
         width, head_dim = config.hidden_size, config.attention_head_dim
         self.num_heads = config.num_attention_heads
         self.attention: Attention = attend
-        self.split_sizes = [width, width, width, config.mlp_size]
+        self.operations: BlockOperations = PLAIN
+        self.split_sizes = [2 * width, width, config.mlp_size]
         self.modulation = Modulation(width, 3)
         self.linear1 = nn.Linear(width, sum(self.split_sizes))
         self.linear2 = nn.Linear(width + config.mlp_size, width)
@@ -195,13 +187,14 @@ class SingleBlock(nn.Module):
         self, x_BND: Tensor, vec_BD: Tensor, rope: RopeTable, num_valid_B: Tensor | None
     ) -> Tensor:
         shift, scale, gate = self.modulation(vec_BD)
-        hidden = self.linear1(modulate(layer_norm(x_BND), shift, scale))
-        *qkv, mlp = hidden.split(self.split_sizes, dim=-1)
-        q, k, v = (split_heads(x, self.num_heads) for x in qkv)
-        q, k = apply_rope(self.q_norm(q), rope), apply_rope(self.k_norm(k), rope)
+        op = self.operations
+        hidden = self.linear1(op.norm_modulate(x_BND, shift, scale))
+        qk, v, mlp = hidden.split(self.split_sizes, dim=-1)
+        q, k = op.turn_heads(qk, (self.q_norm, self.k_norm), self.num_heads, rope)
+        v = split_heads(v, self.num_heads)
         mixed = merge_heads(self.attention(q, k, v, num_valid_B))
         branches = torch.cat([mixed, F.gelu(mlp, approximate="tanh")], dim=-1)
-        return cast(Tensor, x_BND + gate * self.linear2(branches))
+        return op.gated_add(x_BND, gate, self.linear2(branches))
 
 
 class FinalLayer(nn.Module):
@@ -216,7 +209,7 @@ class FinalLayer(nn.Module):
 
     def forward(self, image_BND: Tensor, vec_BD: Tensor, grid_THW: tuple[int, int, int]) -> Tensor:
         shift, scale = self.adaLN_modulation(vec_BD).unsqueeze(1).chunk(2, dim=-1)
-        patches = self.linear(modulate(layer_norm(image_BND), shift, scale))
+        patches = self.linear(norm_modulate(image_BND, shift, scale))
         return unpatchify(patches, grid_THW, self.patch_THW)
 
 

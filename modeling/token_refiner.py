@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.attention import attend
+from modeling.block_operations import merge_heads, split_heads
 from modeling.dit_config import DiTConfig
-from modeling.dit_layers import MLP, ScalarEmbedder, merge_heads, split_heads
+from modeling.dit_layers import MLP, ScalarEmbedder
 
 _NORM_EPS = 1e-6
 

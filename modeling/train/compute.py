@@ -3,13 +3,16 @@
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 import torch
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
+from modeling.attention_check import BACKENDS, AttentionChoice, choose_attention
 from modeling.dit import Contexts
+from modeling.dit_config import DiTConfig
+from modeling.kernels.select import KernelChoice, choose_kernels
 from modeling.train.config import ComputeConfig
 from modeling.train.cost import Memory
 from modeling.train.errors import ConfigError
@@ -58,6 +61,52 @@ def precision(config: ComputeConfig, device: torch.device) -> torch.dtype:
     if config.precision == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return torch.bfloat16 if config.precision == "bf16" else torch.float32
+
+
+def kernel_choice(config: ComputeConfig, device: torch.device) -> KernelChoice:
+    """Plain or fused operations of a DiT's blocks. Raises ConfigError if fused ones cannot run."""
+    return _kernel_choice(config.kernels, device, precision(config, device))
+
+
+@cache
+def _kernel_choice(
+    wanted: Literal["auto", "fused", "plain"], device: torch.device, dtype: torch.dtype
+) -> KernelChoice:
+    try:
+        return choose_kernels(wanted, device, dtype)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def attention_choice(
+    config: ComputeConfig, network: DiTConfig, device: torch.device
+) -> AttentionChoice | None:
+    """The attention of a DiT on a GPU, checked; None: PyTorch's own choice, as on a CPU.
+
+    Raises ConfigError if the configured backend is wrong here.
+    """
+    if config.attention == "auto" and device.type != "cuda":
+        return None
+    dtype = precision(config, device)
+    return _attention_choice(config.attention, device, dtype, network.attention_head_dim)
+
+
+@cache
+def _attention_choice(
+    wanted: str, device: torch.device, dtype: torch.dtype, head_dim: int
+) -> AttentionChoice:
+    order = tuple(BACKENDS)
+    if wanted != "auto":
+        # Calls that it does not take, such as masked ones, still need another.
+        order = (wanted, *(name for name in order if name != wanted))
+    try:
+        choice = choose_attention(device, dtype, head_dim=head_dim, order=order)
+    except RuntimeError as error:
+        raise ConfigError(str(error)) from error
+    fault = next(v.fault for v in choice.verdicts if v.backend == order[0] and not v.masked)
+    if wanted != "auto" and fault is not None:
+        raise ConfigError(f"compute.attention = {wanted!r} is wrong on this machine: {fault}")
+    return choice
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -181,12 +181,17 @@ class ComputeConfig(StrictModel):
 
     A step's share of the rank is cut into so many parts as that needs; gradients add up over them.
     "auto" of `activation_checkpointing` takes the fastest that the memory estimate allows.
+    `kernels` and `attention` are a DiT's: what its blocks do between products, as plain PyTorch or
+    as Triton kernels ("auto": kernels, on a GPU where they prove right), and the attention backend
+    ("auto": on a GPU the first of a fixed order that proves right).
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # of the products; weights are fp32
     activation_checkpointing: Literal["auto", "off", "selective", "full"] = "auto"
     compile: bool = False
+    kernels: Literal["auto", "fused", "plain"] = "auto"
+    attention: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
     deterministic: bool = False  # bitwise the same on a GPU; slower. A CPU always is.
     num_threads: Positive | None = None  # of a CPU; part of what bitwise resume needs
     micro_batch: Positive | None = None
@@ -258,6 +263,8 @@ class TrainConfig(StrictModel):
         if self.model == "vae":
             if "view" in self.data.model_fields_set:
                 raise ValueError("data.view has no effect on a VAE: each stage has its view")
+            if idle := sorted({"kernels", "attention"} & self.compute.model_fields_set):
+                raise ValueError(f"compute.{idle[0]} has no effect on a VAE")
             if self.optim.optimizer == "muon":
                 raise ValueError("optim.optimizer = 'muon' is for a DiT: a VAE's weights are 5-D")
         return self

@@ -20,6 +20,7 @@ from modeling.dit import DiTConfig, VideoDiT
 from modeling.final_folder import FinalConfig, freeze, read_final, write_final
 from modeling.fingerprint import model_fingerprint
 from modeling.flow_matching import interpolate, sample_sigma, velocity_loss
+from modeling.kernels.select import apply_kernels
 from modeling.text_encoder import Medium, TextEncoder, TextEncoding
 from modeling.train import compute, cost
 from modeling.train.config import DistillConfig, TrainConfig
@@ -91,6 +92,10 @@ class DitTask:
             self.model.set_gradient_checkpointing(True, compute.selective_contexts())
         else:
             self.model.set_gradient_checkpointing(checkpointing == "full")
+        apply_kernels(self.model, compute.kernel_choice(config.compute, device).operations)
+        attention = compute.attention_choice(config.compute, self.network_config, device)
+        if attention is not None:
+            self.model.set_attention(attention.attention)
         if config.compute.compile:
             for block in [*self.model.double_blocks, *self.model.single_blocks]:
                 block.compile()

@@ -103,6 +103,8 @@ def describe(plan: RunPlan, *, first_step: int = 0) -> list[str]:
         f"device   {_device_name(device)}, {dtype} products, fp32 weights, recomputation "
         f"{plan.checkpointing}{', compiled' if config.compute.compile else ''}"
     )
+    if config.model == "dit":
+        lines += _describe_blocks(config, device)
     lines.append(f"data     {plan.num_samples} samples of {plan.num_manifests} manifests")
     rate = _flops_per_s(config, device)
     header = ("stage", "bucket", "samples", "repeated", "carried", "batch", "parts", "steps/epoch")
@@ -155,6 +157,13 @@ def _describe_encoders(config: TrainConfig) -> list[str]:
         state = "" if (teacher / "config.json").is_file() else " (not there yet)"
         lines.append(f"teacher  {teacher}{state}")
     return lines
+
+
+def _describe_blocks(config: TrainConfig, device: torch.device) -> list[str]:
+    kernels = compute.kernel_choice(config.compute, device)
+    attention = compute.attention_choice(config.compute, config.dit.network_config, device)
+    by = "PyTorch's choice" if attention is None else attention.describe()
+    return [f"blocks   {kernels.name} operations ({kernels.reason})", f"         attention {by}"]
 
 
 def _bucket_cost(

@@ -1,0 +1,1 @@
+"""Pieces of a training step as single GPU kernels. Chosen by `compute.kernels`; see select.py."""
