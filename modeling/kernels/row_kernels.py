@@ -58,8 +58,8 @@ def forward_kernel(x_ptr, gate_ptr, y_ptr, shift_ptr, scale_ptr, sum_ptr, out_pt
 def backward_kernel(g_sum_ptr, g_out_ptr, x_ptr, gate_ptr, y_ptr, scale_ptr, dx_ptr, dy_ptr,
                     partial_ptr, num_rows, rows_each, g_sum_stride_b, g_sum_stride_n,
                     g_out_stride_b, g_out_stride_n, x_stride_b, x_stride_n, y_stride_b, y_stride_n,
-                    gate_stride, scale_stride, eps, D: tl.constexpr, DP: tl.constexpr, GATE: tl.constexpr,
-                    NORM: tl.constexpr):  # fmt: skip
+                    gate_stride, scale_stride, eps, D: tl.constexpr, DP: tl.constexpr,
+                    GATE: tl.constexpr, NORM: tl.constexpr):  # fmt: skip
     """Gradients of `forward_kernel`; x is what was normed. Partial sums: gate, shift, scale."""
     b = tl.program_id(1).to(tl.int64)
     d = tl.arange(0, DP)
