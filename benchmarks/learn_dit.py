@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from benchmarks.learn_data import HeldOut, TrainingMedia
-from benchmarks.reconstruction import to_levels
 from modeling.dit import DiTConfig, VideoDiT
 from modeling.dit_cost import forward_flops, num_parameters
+from modeling.evaluate.fidelity import to_levels
 from modeling.flow_matching import (
     FlowConfig,
     integrate,

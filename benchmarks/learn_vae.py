@@ -18,7 +18,8 @@ from benchmarks.learn_data import HeldOut, TrainingMedia
 from benchmarks.learn_fast import FastVae, fused_pass_is_right
 from benchmarks.learn_optimizer import Graphed, MuonAdam
 from benchmarks.learn_start import start_linear
-from benchmarks.reconstruction import PcaAutoencoder, measure, psnr_db, to_levels
+from benchmarks.reconstruction import PcaAutoencoder
+from modeling.evaluate.fidelity import measure, psnr_db, to_levels
 from modeling.vae import VAE_CONFIGS, CausalVAE
 from modeling.vae_loss import kl_per_value
 
