@@ -3,7 +3,7 @@
 Norm, SiLU and edge padding are one kernel each way (Triton), nearest-neighbor enlargement and
 padding too; everything stays channels-last; images (one frame) run as 2D convolutions whose kernels
 are summed over time, which is the same because all three frames they see are equal. Without a GPU
-the same functions are written with plain operations. No attention, no tiling.
+the same functions are written with plain operations. No tiling.
 
 Shape suffixes: B batch, C channels, T frames, H height, W width, N = T * H * W.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from modeling.causal_conv import CausalConv3d, pad_with_edges
 from modeling.gaussian import DiagonalGaussian
 from modeling.vae import CausalVAE
-from modeling.vae_layers import DownBlock, ResnetBlock, UpBlock, repeat_nearest
+from modeling.vae_layers import DownBlock, MidBlock, ResnetBlock, UpBlock, repeat_nearest
 
 try:
     from benchmarks import learn_kernels as kernels
@@ -29,7 +29,8 @@ except ImportError:  # no Triton: the plain operations remain
 logger = logging.getLogger(__name__)
 
 Sizes = tuple[int, int, int]
-_ROWS = 32  # positions a program handles at once
+_MAX_ROWS = 32  # positions a program handles at once
+_MAX_VALUES = 4096  # of those positions; what the registers hold
 _CHUNKS = 8  # how many times a program does so, between which it keeps its sums
 
 
@@ -62,6 +63,10 @@ def _power_of_two(least: int) -> int:
     return 1 << (least - 1).bit_length()
 
 
+def _rows(channels_padded: int) -> int:
+    return max(4, min(_MAX_ROWS, _MAX_VALUES // channels_padded))
+
+
 def _blocks(num: int, rows: int, batch: int) -> tuple[int, int]:
     return (-(-num // rows), batch)
 
@@ -84,8 +89,8 @@ class _Gather(torch.autograd.Function):
         scale = shift = mean = rstd = x  # unused without a norm
         if gamma is not None and beta is not None:
             sums = torch.zeros(b, 2, c, device=x.device)
-            grid = _blocks(num, _ROWS * _CHUNKS, b)
-            kernels.sums_kernel[grid](x, sums, num, C=c, CP=cp, R=_ROWS, K=_CHUNKS)
+            grid = _blocks(num, _rows(cp) * _CHUNKS, b)
+            kernels.sums_kernel[grid](x, sums, num, C=c, CP=cp, R=_rows(cp), K=_CHUNKS)
             count = num * (c // groups)
             sums_BSG = sums.view(b, 2, groups, -1).sum(3) / count
             mean = sums_BSG[:, 0]
@@ -95,9 +100,9 @@ class _Gather(torch.autograd.Function):
             shift = (beta.float() - mean * scale).contiguous()
         out = _like(x, out_sizes)
         out_num = out_sizes[0] * out_sizes[1] * out_sizes[2]
-        kernels.gather_kernel[_blocks(out_num, _ROWS, b)](
+        kernels.gather_kernel[_blocks(out_num, _rows(cp), b)](
             x, scale, shift, out, mt, mh, mw, out_num, *sizes, *out_sizes,
-            C=c, CP=cp, R=_ROWS, NORM=gamma is not None,
+            C=c, CP=cp, R=_rows(cp), NORM=gamma is not None,
         )  # fmt: skip
         ctx.save_for_backward(x, gamma, scale, shift, mean, rstd, lt, lh, lw)
         ctx.plan = (groups, sizes, out_sizes, (most_t, most_h, most_w))
@@ -112,9 +117,9 @@ class _Gather(torch.autograd.Function):
         num, cp = sizes[0] * sizes[1] * sizes[2], _power_of_two(c)
         dz = _like(x, sizes)
         sums = torch.zeros(b, 2, c, device=x.device)
-        kernels.scatter_kernel[_blocks(num, _ROWS * _CHUNKS, b)](
+        kernels.scatter_kernel[_blocks(num, _rows(cp) * _CHUNKS, b)](
             g, x, scale, shift, dz, sums, lt, lh, lw, num, *sizes[1:], *out_sizes,
-            C=c, CP=cp, R=_ROWS, K=_CHUNKS, NORM=gamma is not None,
+            C=c, CP=cp, R=_rows(cp), K=_CHUNKS, NORM=gamma is not None,
             MT=most[0], MH=most[1], MW=most[2],
         )  # fmt: skip
         if gamma is None:
@@ -131,8 +136,8 @@ class _Gather(torch.autograd.Function):
         slope = -rstd.square() * m2
         coefficients = torch.stack([scale, slope, -rstd * m1 - slope * mean], 1).contiguous()
         gx = _like(x, sizes)
-        kernels.combine_kernel[_blocks(num, _ROWS, b)](
-            dz, x, coefficients, gx, num, C=c, CP=cp, R=_ROWS
+        kernels.combine_kernel[_blocks(num, _rows(cp), b)](
+            dz, x, coefficients, gx, num, C=c, CP=cp, R=_rows(cp)
         )
         return gx, d_gamma.sum(0).to(gamma.dtype), d_beta.sum(0).to(gamma.dtype), *[None] * 4
 
@@ -141,8 +146,8 @@ class FastVae:
     """Encode and decode with the weights of a `CausalVAE` without attention."""
 
     def __init__(self, vae: CausalVAE, *, fused: bool) -> None:
-        if vae.config.mid_block_add_attention or vae.config.per_frame_norm:
-            raise ValueError("the fast pass knows neither attention nor norms per frame")
+        if vae.config.per_frame_norm:
+            raise ValueError("the fast pass knows no norms per frame")
         self.vae = vae
         self.fused = fused
 
@@ -157,8 +162,7 @@ class FastVae:
             for down in block.downsamplers:
                 conv = cast(CausalConv3d, down.conv)
                 h = self._conv(conv, self._pad(h))
-        for layer in encoder.mid_block.resnets:
-            h = self._resnet(cast(ResnetBlock, layer), h)
+        h = self._middle(encoder.mid_block, h)
         h = self._conv(encoder.conv_out, self._norm_pad(encoder.conv_norm_out, h))
         return DiagonalGaussian.from_moments(self._pointwise(self.vae.quant_conv, h))
 
@@ -166,8 +170,7 @@ class FastVae:
         decoder = self.vae.decoder
         h = self._pointwise(self.vae.post_quant_conv, latent_BCTHW)
         h = self._conv(decoder.conv_in, self._pad(h))
-        for layer in decoder.mid_block.resnets:
-            h = self._resnet(cast(ResnetBlock, layer), h)
+        h = self._middle(decoder.mid_block, h)
         for block in cast("list[UpBlock]", [*decoder.up_blocks]):
             for layer in block.resnets:
                 h = self._resnet(cast(ResnetBlock, layer), h)
@@ -176,6 +179,11 @@ class FastVae:
                     cast(CausalConv3d, up.conv), self._enlarge(h, cast(Sizes, up.factor_THW))
                 )
         return self._conv(decoder.conv_out, self._norm_pad(decoder.conv_norm_out, h))
+
+    def _middle(self, block: MidBlock, h: Tensor) -> Tensor:
+        for layer in block.layers():
+            h = self._resnet(layer, h) if isinstance(layer, ResnetBlock) else layer(h)
+        return h
 
     def _resnet(self, block: ResnetBlock, x: Tensor) -> Tensor:
         h = self._conv(block.conv1, self._norm_pad(block.norm1, x))

@@ -2,7 +2,7 @@
 
 A backend can be wrong for some lengths only, and in the backward pass only: cuDNN's has given NaN
 gradients where a masked length was 64 more than a multiple of 128. So every backend's output and
-gradients are compared with float32 arithmetic at awkward lengths, with and without mask, in both
+gradients are compared with float64 arithmetic at awkward lengths, with and without mask, in both
 memory layouts that the blocks use. The choice is the first right one of a fixed order, not the
 fastest of a measurement: a run that is resumed must choose again as it did.
 
@@ -34,6 +34,7 @@ AWKWARD_LENGTHS = (1, 17, 64, 192, 320, 704, 1000, 1024)
 # Relative error of a norm: rounding of inputs and probabilities, with room for summation order.
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 _BATCH, _HEADS = 2, 3
+_SHOWN = 60  # characters of a fault in the one line
 _NAMES = ("output", "gradient of q", "gradient of k", "gradient of v")
 
 
@@ -58,7 +59,7 @@ class AttentionChoice:
             right = [v.backend for v in self.verdicts if v.masked == masked and v.fault is None]
             parts.append(f"{'masked ' if masked else ''}{right[0]}")
         refused = [
-            f"{v.backend}{' with mask' if v.masked else ''}: {v.fault}"
+            f"{v.backend}{' with mask' if v.masked else ''}: {v.fault[:_SHOWN]}"
             for v in self.verdicts
             if v.fault is not None
         ]
@@ -127,7 +128,7 @@ def _by_kind(unmasked: Attention, masked: Attention) -> Attention:
 
 
 class _Case:
-    """Inputs at one length, and what float32 arithmetic makes of them."""
+    """Inputs at one length, and what float64 arithmetic makes of them."""
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class _Case:
         if masked:
             fewer = max(1, num_tokens - 5)
             self.num_valid_B = torch.tensor([num_tokens, fewer], device=device)
-        self.expected = self.run(_exact, torch.float32)
+        self.expected = self.run(_exact, torch.float64)
 
     def run(self, attention: Attention, dtype: torch.dtype | None = None) -> list[Tensor]:
         """Output and gradients; what lies beyond the valid tokens is left out."""

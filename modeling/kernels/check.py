@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from modeling.block_operations import NORM_EPS, PLAIN, BlockOperations
 from modeling.rope import rope_table
 
-_HEADS, _AXES, _GRID, _NUM_TEXT = 3, (16, 24, 24), (3, 5, 7), 19
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 
 Run = Callable[[BlockOperations, list[Tensor]], Any]
@@ -20,7 +19,7 @@ Run = Callable[[BlockOperations, list[Tensor]], Any]
 
 def find_fault(fused: BlockOperations, device: torch.device, dtype: torch.dtype) -> str | None:
     """What is wrong with an operation's results or gradients; None if nothing is."""
-    for name, run, tensors in _cases(device, dtype):
+    for name, run, tensors in cases(device, dtype):
         expected = _results(run, PLAIN, [t.float() for t in tensors])
         error = _relative_error(_results(run, fused, tensors), expected)
         if not error <= _TOLERANCE[dtype]:  # NaN is no pass
@@ -28,28 +27,38 @@ def find_fault(fused: BlockOperations, device: torch.device, dtype: torch.dtype)
     return None
 
 
-def _cases(device: torch.device, dtype: torch.dtype) -> list[tuple[str, Run, list[Tensor]]]:
+def cases(
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    batch: int = 2,
+    grid: tuple[int, int, int] = (3, 5, 7),
+    num_text: int = 19,
+    num_heads: int = 3,
+    axes: tuple[int, int, int] = (16, 24, 24),
+) -> list[tuple[str, Run, list[Tensor]]]:
+    """Each operation's name, how to call it, and tensors to call it with."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device, dtype)
 
-    head_dim = sum(_AXES)
-    width = _HEADS * head_dim
-    table = rope_table(_GRID, _AXES, theta=256.0, device=device)
+    head_dim = sum(axes)
+    width = num_heads * head_dim
+    table = rope_table(grid, axes, theta=256.0, device=device)
     num_image = len(table.cos_NE)
-    x, y = draw(2, num_image, width), draw(2, num_image, width)
-    gate, shift, scale = draw(2, 1, 3 * width).chunk(3, dim=-1)
-    image, text = draw(2, num_image, 3 * width), draw(2, _NUM_TEXT, 3 * width)
-    hidden = draw(2, num_image + _NUM_TEXT, 5 * width)[..., : 2 * width]
+    x, y = draw(batch, num_image, width), draw(batch, num_image, width)
+    gate, shift, scale = draw(batch, 1, 3 * width).chunk(3, dim=-1)
+    image, text = draw(batch, num_image, 3 * width), draw(batch, num_text, 3 * width)
+    hidden = draw(batch, num_image + num_text, 5 * width)[..., : 2 * width]
     weights = [draw(head_dim).float() for _ in range(4)]
 
     def join(op: BlockOperations, t: list[Tensor]) -> Any:
         a, b, c, d = (_norm(weight) for weight in t[2:])
-        return op.join_streams(t[0], t[1], (a, b), (c, d), _HEADS, table)
+        return op.join_streams(t[0], t[1], (a, b), (c, d), num_heads, table)
 
     def turn(op: BlockOperations, t: list[Tensor]) -> Any:
-        return op.turn_heads(t[0], (_norm(t[1]), _norm(t[2])), _HEADS, table)
+        return op.turn_heads(t[0], (_norm(t[1]), _norm(t[2])), num_heads, table)
 
     return [
         ("norm_modulate", lambda op, t: op.norm_modulate(t[0], t[1], t[2]), [x, shift, scale]),
