@@ -19,6 +19,41 @@ VLM_FIELDS = (
     "lighting",
     "atmosphere",
 )
+# Words to choose from; the paper's examples come first. A captioner may be given other lists.
+STYLES = (
+    "documentary",
+    "cinematic",
+    "realistic",
+    "sci-fi",
+    "animation",
+    "fantasy",
+    "vintage",
+    "abstract",
+    "news",
+    "screen recording",
+)
+SHOT_TYPES = (
+    "aerial shot",
+    "close-up shot",
+    "medium shot",
+    "long shot",
+    "extreme close-up shot",
+    "extreme long shot",
+)
+ATMOSPHERES = (
+    "cozy",
+    "tense",
+    "mysterious",
+    "calm",
+    "cheerful",
+    "dramatic",
+    "energetic",
+    "gloomy",
+    "melancholic",
+    "romantic",
+    "solemn",
+    "neutral",
+)
 
 
 class StructuredCaption(StrictModel):

@@ -1,6 +1,6 @@
 """The contract between curation and training: sample, index row, shard entry, manifest."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -97,16 +97,20 @@ class ShardManifest(StrictModel):
     tables: dict[str, str]  # step -> fingerprint of the table that was read
 
 
-INDEX_COLUMNS = (
-    "key",
-    "media_offset",
-    "media_size",
-    "json_offset",
-    "json_size",
-    "num_frames",
-    "height",
-    "width",
-    "fps",
-    "bucket",
-    "weight",
-)
+class IndexRow(NamedTuple):
+    """One sample of a shard: offsets and sizes are of the members' content in the tar."""
+
+    key: str
+    media_offset: int
+    media_size: int
+    json_offset: int
+    json_size: int
+    num_frames: int
+    height: int
+    width: int
+    fps: float | None
+    bucket: str
+    weight: float
+
+
+INDEX_COLUMNS = IndexRow._fields

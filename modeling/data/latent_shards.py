@@ -15,7 +15,6 @@ import tarfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +29,7 @@ from schemas.shard import (
     INDEX_COLUMNS,
     Funnel,
     FunnelStep,
+    IndexRow,
     ManifestTotals,
     ShardEntry,
     ShardManifest,
@@ -61,22 +61,6 @@ class EncodedSample:
     weight: float
     media: bytes
     description: bytes
-
-
-class _Row(TypedDict):
-    """Of the index; see INDEX_COLUMNS."""
-
-    key: str
-    media_offset: int
-    media_size: int
-    json_offset: int
-    json_size: int
-    num_frames: int
-    height: int
-    width: int
-    fps: float | None
-    bucket: str
-    weight: float
 
 
 def shard_name(entry: ShardEntry) -> str:
@@ -212,35 +196,35 @@ def _write_shard(
         task=task,
         entry=entry,
         num_frames=len(rows) * bucket.num_frames,
-        duration_s=sum(bucket.num_frames / row["fps"] for row in rows if row["fps"] is not None),
+        duration_s=sum(bucket.num_frames / row.fps for row in rows if row.fps is not None),
         failed=dict(failed),
     )
     write_whole(out / _REPORTS / f"{name}.json", report.model_dump_json(indent=2).encode() + b"\n")
     return report
 
 
-def _write_tar(path: Path, bucket: Bucket, samples: Iterable[EncodedSample]) -> list[_Row]:
+def _write_tar(path: Path, bucket: Bucket, samples: Iterable[EncodedSample]) -> list[IndexRow]:
     """Rows of the index, in the order of the tar."""
-    rows: list[_Row] = []
+    rows: list[IndexRow] = []
     with tarfile.open(path, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for sample in samples:
             place = sample.place
             media_offset = _add_member(tar, f"{place.key}.{LATENT_SUFFIX}", sample.media)
             json_offset = _add_member(tar, f"{place.key}.json", sample.description)
             rows.append(
-                {
-                    "key": place.key,
-                    "media_offset": media_offset,
-                    "media_size": len(sample.media),
-                    "json_offset": json_offset,
-                    "json_size": len(sample.description),
-                    "num_frames": bucket.num_frames,
-                    "height": bucket.height,
-                    "width": bucket.width,
-                    "fps": place.fps,
-                    "bucket": bucket.name,
-                    "weight": sample.weight,
-                }
+                IndexRow(
+                    key=place.key,
+                    media_offset=media_offset,
+                    media_size=len(sample.media),
+                    json_offset=json_offset,
+                    json_size=len(sample.description),
+                    num_frames=bucket.num_frames,
+                    height=bucket.height,
+                    width=bucket.width,
+                    fps=place.fps,
+                    bucket=bucket.name,
+                    weight=sample.weight,
+                )
             )
     return rows
 
@@ -257,9 +241,11 @@ def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     return int(start) + tarfile.BLOCKSIZE  # a USTAR header is one block
 
 
-def _index_bytes(rows: Sequence[_Row]) -> bytes:
+def _index_bytes(rows: Sequence[IndexRow]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(
-        pa.Table.from_pylist([dict(row) for row in rows], _INDEX_SCHEMA), buffer, compression="zstd"
+        pa.Table.from_pylist([row._asdict() for row in rows], _INDEX_SCHEMA),
+        buffer,
+        compression="zstd",
     )
     return buffer.getvalue()

@@ -12,46 +12,11 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from modeling.rewrite.errors import AnswerError
-from schemas.caption import VLM_FIELDS, StructuredCaption
+from schemas.caption import ATMOSPHERES, SHOT_TYPES, STYLES, VLM_FIELDS, StructuredCaption
 from schemas.scores import CameraMovement
 
 Mode = Literal["normal", "master"]
 
-# The words that captions choose from (pipeline/caption/config.py; a test keeps the two equal).
-STYLES = (
-    "documentary",
-    "cinematic",
-    "realistic",
-    "sci-fi",
-    "animation",
-    "fantasy",
-    "vintage",
-    "abstract",
-    "news",
-    "screen recording",
-)
-SHOT_TYPES = (
-    "aerial shot",
-    "close-up shot",
-    "medium shot",
-    "long shot",
-    "extreme close-up shot",
-    "extreme long shot",
-)
-ATMOSPHERES = (
-    "cozy",
-    "tense",
-    "mysterious",
-    "calm",
-    "cheerful",
-    "dramatic",
-    "energetic",
-    "gloomy",
-    "melancholic",
-    "romantic",
-    "solemn",
-    "neutral",
-)
 CAMERA_MOVEMENTS: tuple[CameraMovement, ...] = get_args(CameraMovement)
 CHOICES = {
     "style": STYLES,

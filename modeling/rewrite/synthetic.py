@@ -7,9 +7,9 @@ that a split by source keeps subjects apart.
 
 from dataclasses import dataclass
 
-from modeling.rewrite.answer import ATMOSPHERES, CAMERA_MOVEMENTS, SHOT_TYPES, STYLES
+from modeling.rewrite.answer import CAMERA_MOVEMENTS
 from modeling.rewrite.draws import Draws
-from schemas.caption import StructuredCaption
+from schemas.caption import ATMOSPHERES, SHOT_TYPES, STYLES, StructuredCaption
 from schemas.scores import CameraMovement
 
 CAPTIONER = "synthetic"

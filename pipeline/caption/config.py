@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.base import StrictModel
+from schemas.caption import ATMOSPHERES, SHOT_TYPES, STYLES
 from schemas.scores import Share
 
 CAPTION_VERSION = 2
@@ -58,40 +59,9 @@ class AnswerLimits(StrictModel):
     background_chars: Annotated[int, Field(ge=20, le=2000)] = 300
     lighting_chars: Annotated[int, Field(ge=20, le=2000)] = 200
     min_chars: Annotated[int, Field(ge=1, le=20)] = 8
-    styles: tuple[Word, ...] = (
-        "documentary",
-        "cinematic",
-        "realistic",
-        "sci-fi",
-        "animation",
-        "fantasy",
-        "vintage",
-        "abstract",
-        "news",
-        "screen recording",
-    )
-    shot_types: tuple[Word, ...] = (
-        "aerial shot",
-        "close-up shot",
-        "medium shot",
-        "long shot",
-        "extreme close-up shot",
-        "extreme long shot",
-    )
-    atmospheres: tuple[Word, ...] = (
-        "cozy",
-        "tense",
-        "mysterious",
-        "calm",
-        "cheerful",
-        "dramatic",
-        "energetic",
-        "gloomy",
-        "melancholic",
-        "romantic",
-        "solemn",
-        "neutral",
-    )
+    styles: tuple[Word, ...] = STYLES
+    shot_types: tuple[Word, ...] = SHOT_TYPES
+    atmospheres: tuple[Word, ...] = ATMOSPHERES
 
     @model_validator(mode="after")
     def _every_field_has_a_word(self) -> Self:

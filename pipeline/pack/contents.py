@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from pipeline.pack.shard import IndexRow
 from pipeline.pack.verify import read_index
 from pipeline.storage import Store
-from schemas.shard import ShardEntry, ShardManifest, ShardSample
+from schemas.shard import IndexRow, ShardEntry, ShardManifest, ShardSample
 
 
 def shard_index(folder: Store, entry: ShardEntry) -> list[IndexRow]:

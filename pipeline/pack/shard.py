@@ -4,7 +4,6 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -15,28 +14,11 @@ from pipeline.pack.encode import MEDIA_SUFFIX
 from pipeline.pack.plan import PlannedShard
 from pipeline.storage import Store
 from schemas.base import canonical_json
-from schemas.shard import INDEX_COLUMNS, ShardEntry, ShardSample
+from schemas.shard import INDEX_COLUMNS, IndexRow, ShardEntry, ShardSample
 
 _COPY_BYTES = 1 << 20
 _TYPES = {"key": pa.string(), "bucket": pa.string(), "fps": pa.float64(), "weight": pa.float64()}
 INDEX_SCHEMA = pa.schema([pa.field(name, _TYPES.get(name, pa.int64())) for name in INDEX_COLUMNS])
-
-
-@dataclass(frozen=True, slots=True)
-class IndexRow:
-    """One sample of a shard: offsets and sizes are of the members' content in the tar."""
-
-    key: str
-    media_offset: int
-    media_size: int
-    json_offset: int
-    json_size: int
-    num_frames: int
-    height: int
-    width: int
-    fps: float | None
-    bucket: str
-    weight: float
 
 
 class ShardWriter:

@@ -12,9 +12,16 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.pack.encode import MEDIA_SUFFIX
-from pipeline.pack.shard import INDEX_SCHEMA, IndexRow
+from pipeline.pack.shard import INDEX_SCHEMA
 from pipeline.storage import Store
-from schemas.shard import INDEX_COLUMNS, ManifestTotals, ShardEntry, ShardManifest, ShardSample
+from schemas.shard import (
+    INDEX_COLUMNS,
+    IndexRow,
+    ManifestTotals,
+    ShardEntry,
+    ShardManifest,
+    ShardSample,
+)
 
 _SHARD_NAME = re.compile(r"(.+)-([0-9a-f]{8})-\d{6}(\.tar|\.index\.parquet)")
 _SECONDS_TOLERANCE = 1e-3

@@ -31,7 +31,6 @@ from pipeline.pack.report import (
     unfinished,
 )
 from pipeline.pack.shard import (
-    IndexRow,
     ShardWriter,
     index_bytes,
     shard_entry,
@@ -39,7 +38,7 @@ from pipeline.pack.shard import (
 )
 from pipeline.part_report import find_part_report
 from pipeline.storage import Store
-from schemas.shard import ShardEntry
+from schemas.shard import IndexRow, ShardEntry
 from schemas.status import Failure
 
 logger = logging.getLogger(__name__)

@@ -22,12 +22,11 @@ from pipeline.pack.contents import shard_index
 from pipeline.pack.encode import encode_job
 from pipeline.pack.manifest import SHARDS_FOLDER
 from pipeline.pack.select import read_captions, select_jobs, selected_clip_ids
-from pipeline.pack.shard import IndexRow
 from pipeline.storage import Store
 from pipeline.tables import Table
 from pipeline.tier.records import read_records
 from pipeline.tier.rules import Decisions
-from schemas.shard import ShardManifest, ShardSample
+from schemas.shard import IndexRow, ShardManifest, ShardSample
 
 _BLOCK_BYTES = 1 << 18
 _MAX_KEPT = 64  # encoded clips on disk
