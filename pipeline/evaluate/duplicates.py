@@ -2,7 +2,9 @@
 
 Positives: each clip against an edited copy of itself, per edit, and the labelled duplicate groups.
 Negatives: clips of unrelated sources, and (hard) another moment of the same source, where a static
-camera makes the two nearly equal in fact. The peer is a 64-bit perceptual hash of the middle frame
+camera makes the two nearly equal in fact. Precision per edit: the edited copy, which is another
+file and needs the threshold between sources only, against the clip it was made from and the
+other moment of its source, one each. The peer is a 64-bit perceptual hash of the middle frame
 (DCT, Zauner 2010) at the usual distance of 10 bits. Edits are applied to the sampled frames;
 re-encodings go through H.264.
 """
@@ -68,6 +70,14 @@ class _Tally:
         ]
 
 
+@dataclass(slots=True)
+class _Called:
+    """For each pair that ours or the peer called duplicates: whether it is a clip and its copy."""
+
+    ours: list[bool] = field(default_factory=list)
+    peer: list[bool] = field(default_factory=list)
+
+
 def evaluate_duplicates(
     media: Path,
     config: DuplicateConfig | None = None,
@@ -84,6 +94,7 @@ def evaluate_duplicates(
     network = OnnxModel(model.model, kind="clip_embedding")
     num_frames = network.card.num_frames or model.num_frames
     by_edit = {name: _Tally() for name in PERTURBATIONS}
+    copies: list[tuple[EvaluationClip, dict[str, _Look]]] = []
     looks: list[tuple[EvaluationClip, _Look]] = []
     seen: Counter[str] = Counter()
     for clip in list_clips(media):
@@ -97,17 +108,26 @@ def evaluate_duplicates(
         look = _look(network, frames[_WHOLE])
         looks.append((clip, look))
         if is_first:
-            for name, perturbation in PERTURBATIONS.items():
-                edited = np.ascontiguousarray(perturbation.edit(frames[perturbation.span]))
-                by_edit[name].add(look.matches(_look(network, edited), config.min_similarity))
+            edited = {
+                name: _look(network, np.ascontiguousarray(edit.edit(frames[edit.span])))
+                for name, edit in PERTURBATIONS.items()
+            }
+            copies.append((clip, edited))
+            for name, copy in edited.items():
+                by_edit[name].add(look.matches(copy, config.min_similarity))
+    called = _called_beside_other_moments(copies, looks, config)
     figures = [
         *_pooled(by_edit, "mild").figures("recall of mild edits"),
+        *_precision_figures(_pooled_called(called, "mild"), "mild edits"),
         *_pooled(by_edit, "strong").figures("recall of strong edits"),
+        *_precision_figures(_pooled_called(called, "strong"), "strong edits"),
         *_between_sources(media, looks, config),
         *_same_source(looks, config).figures("same source, other moment: called duplicates"),
     ]
     for name, tally in by_edit.items():
-        figures += tally.figures(f"recall of {name} ({PERTURBATIONS[name].severity})")
+        what = f"{name} ({PERTURBATIONS[name].severity})"
+        figures += tally.figures(f"recall of {what}")
+        figures += _precision_figures(called[name], what)
     return figures
 
 
@@ -172,6 +192,46 @@ def _same_source(looks: list[tuple[EvaluationClip, _Look]], config: DuplicateCon
             if clip.name == other_clip.name:
                 tally.add(look.matches(other, min_similarity))
     return tally
+
+
+def _called_beside_other_moments(
+    copies: list[tuple[EvaluationClip, dict[str, _Look]]],
+    looks: list[tuple[EvaluationClip, _Look]],
+    config: DuplicateConfig,
+) -> dict[str, _Called]:
+    """Per edit the pairs called duplicates, of sources with two moments: one true, one false."""
+    called = {name: _Called() for name in PERTURBATIONS}
+    for clip, edited in copies:
+        moments = [(other, look) for other, look in looks if other.name == clip.name]
+        if len(moments) < 2:  # without a hard negative every call would be right
+            continue
+        for name, copy in edited.items():
+            for other, look in moments:
+                is_own = other == clip
+                is_close, is_close_peer = look.matches(copy, config.min_similarity)
+                called[name].ours += [is_own] * is_close
+                called[name].peer += [is_own] * is_close_peer
+    return called
+
+
+def _precision_figures(called: _Called, what: str) -> list[Figure]:
+    """None for a method that called no pair."""
+    measure = f"precision of {what} beside the source's other moment"
+    by_method = ((OURS, called.ours), (PEER, called.peer))
+    return [
+        share_figure(PART, measure, method, right, "pairs called")
+        for method, right in by_method
+        if right
+    ]
+
+
+def _pooled_called(by_edit: Mapping[str, _Called], severity: Severity) -> _Called:
+    pooled = _Called()
+    for name, called in by_edit.items():
+        if PERTURBATIONS[name].severity == severity:
+            pooled.ours += called.ours
+            pooled.peer += called.peer
+    return pooled
 
 
 def _read_spans(

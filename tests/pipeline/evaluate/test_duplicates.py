@@ -1,5 +1,6 @@
 """The edits and the peer of the duplicate evaluation, and its sums on labelled media."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from pipeline.embed.config import EmbedConfig
 from pipeline.evaluate.duplicates import evaluate_duplicates, perceptual_hash
 from pipeline.evaluate.figures import OURS
 from pipeline.evaluate.perturbations import PERTURBATIONS, crop, letterbox, reencode, tone
-from tests.media_files import moving_frames
+from tests.media_files import moving_frames, texture, write_video
 
 FRAMES_THWC = moving_frames(4, 96, 128)
 
@@ -55,6 +56,27 @@ def test_mild_edits_are_found_and_unrelated_clips_are_not(labelled_media: Path) 
     assert mild.value > 0.8
     assert mild.low <= mild.value <= mild.high
     assert ours["unrelated sources: called duplicates"].value < 0.05
+
+
+def test_precision_counts_the_other_moment_of_the_same_source(tmp_path: Path) -> None:
+    """A still scene: each copy found matches the other moment, too. Two scenes: it does not."""
+    measure = "precision of mild edits beside the source's other moment"
+    for name, is_still in (("still", True), ("scenes", False)):
+        media = tmp_path / name
+        seeds = (1, 1) if is_still else (1, 2)
+        shots = [np.repeat(texture(120, 160, seed=seed)[None], 10, axis=0) for seed in seeds]
+        (media / "gt").mkdir(parents=True)
+        write_video(media / "a.mp4", np.concatenate(shots), 8)
+        row = {"name": "a.mp4", "kind": "video", "error": None, "fps": 8, "frames": 20}
+        (media / "media.jsonl").write_text(json.dumps(row | {"width": 160, "height": 120}))
+        (media / "gt/shot_cuts.json").write_text(json.dumps({"a.mp4": {"cuts": [10]}}))
+        (media / "gt/duplicate_groups.json").write_text("[]")
+        figures = evaluate_duplicates(media, model=EmbedConfig(num_frames=1))
+        ours = {figure.measure: figure for figure in figures if figure.method == OURS}
+        num_found = round(ours["recall of mild edits"].value * 9)
+        assert num_found >= 5, name
+        assert ours[measure].value == (0.5 if is_still else 1.0), name
+        assert ours[measure].count == num_found * (2 if is_still else 1), name
 
 
 @pytest.mark.parametrize("name", ["flip", "gray"])
