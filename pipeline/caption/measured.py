@@ -17,7 +17,11 @@ CAPTIONER = "measured"
 def measured_caption(record: ClipRecord, config: CaptionConfig) -> StructuredCaption:
     """Camera movement where the classifier is confident, tags from provenance and scores."""
     camera = record.scores.camera
-    is_confident = camera is not None and camera.confidence >= config.min_camera_confidence
+    is_confident = (
+        camera is not None
+        and camera.confidence >= config.min_camera_confidence
+        and camera.is_sure is not False
+    )
     return StructuredCaption(
         captioner=CAPTIONER,
         camera_movement=camera.movement if camera is not None and is_confident else None,

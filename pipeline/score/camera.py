@@ -1,230 +1,142 @@
-"""Camera movement by geometry: a first estimate with an honest confidence.
+"""Camera movement of a clip: its class with a calibrated confidence, and the speeds behind it.
 
 The classes follow the recipe's list (HunyuanVideo, arXiv 2412.03603), which gives no definitions.
 Ours: pan = the camera translates, tilt = it rotates, around = it moves on an arc about what it
 looks at, zoom = lens or distance. Directions are the camera's: camera to the right, content to the
-left. Rotation moves all depths alike and a little faster toward the edges (by 1 + tan^2 of the
-angle); translation moves near things more than far ones. A distant or flat scene shows neither,
-and then the estimate leans to rotation, which is the commoner one, with low confidence.
+left. A small network names the class from the motion of the picture's parts; speeds, roll, zoom
+and shake are measured by geometry, which the network only helps to split into translation and
+rotation. A distant or flat scene shows no difference between the two: expect low confidence there.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.score.config import CameraConfig
+from pipeline.onnx_model import OnnxModel, WeightsError
+from pipeline.score.camera_features import step_features
+from pipeline.score.camera_geometry import geometric_score
+from pipeline.score.config import GEOMETRY, CameraConfig
 from pipeline.score.flow import FlowEstimator, FlowTrack
 from pipeline.score.sampler import Clip
 from pipeline.stage import Resources
 from schemas.base import StrictModel
+from schemas.camera_network import CAMERA_CLASSES, CAMERA_INPUT, THRESHOLDS_KEY
 from schemas.scores import CameraMovement, CameraScore
 from schemas.status import Failure
 
-MODEL_ID = "geometry-1"
-FloatArray = NDArray[np.float64]
-
-_PERCENT = 100.0
-_SMOOTH_S = 1.0  # slower is drift, faster is shake
-_AMBIGUOUS_CONFIDENCE = 0.55  # rotation or translation: nothing tells which
-_AROUND_CONFIDENCE = 0.5  # a tracking shot of a moving subject looks the same
-_PARALLAX_ROTATION = 0.06  # relative spread of speeds that fit errors alone produce
-_PARALLAX_TRANSLATION = 0.18
-_MIN_OPPOSED_SHARE = 0.15
+_MIN_STEPS = 4  # between sampled frames; fewer tell no movement from shake
+_GEOMETRY_WEIGHT = 0.05  # of the split by geometry, where the network sees neither
+# Film usage: what turns or travels sideways pans, what turns or travels up or down tilts.
+_FILM_NAMES: Mapping[CameraMovement, CameraMovement] = {
+    "tilt_left": "pan_left",
+    "tilt_right": "pan_right",
+    "pan_up": "tilt_up",
+    "pan_down": "tilt_down",
+}
 
 
 class CameraStage:
     name: ClassVar[str] = "camera"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = CameraScore
 
     def __init__(self, config: CameraConfig, flow: FlowEstimator) -> None:
         self._config = config
         self._flow = flow
+        self._network: CameraNetwork | None = None
 
     def setup(self) -> None:
+        """Load the network, unless geometry is configured. Raises WeightsError."""
         self._flow.setup()
+        if self._config.model != GEOMETRY and self._network is None:
+            self._network = CameraNetwork(self._config.model)
 
     def process(self, clips: Sequence[Clip]) -> list[CameraScore | Failure]:
         return [self._score(clip) for clip in clips]
 
     def _score(self, clip: Clip) -> CameraScore | Failure:
         track = self._flow.track(clip)
-        return track if isinstance(track, Failure) else camera_score(track, self._config)
+        if isinstance(track, Failure):
+            return track
+        score = geometric_score(track, self._config)
+        if self._network is not None:
+            score = learned_score(track, score, self._network, self._config)
+        return score
 
 
-@dataclass(frozen=True, slots=True)
-class _Motion:
-    """A clip's camera motion. Speeds of the picture's center in percent of the diagonal per s."""
+class CameraNetwork:
+    """The loaded network and the confidence from which on each class may be relied on."""
 
-    right: float  # content to the right
-    down: float  # content downward
-    zoom: float  # natural-log scale per second
-    roll_deg: float
-    zoom_speed: float  # mean image speed that zoom and roll alone make, percent per s
-    roll_speed: float
-    jitter: float  # rms displacement above 1 Hz, percent
-    coherence: float
+    def __init__(self, name: str) -> None:
+        self._model = OnnxModel(name, kind="camera_movement")
+        self.model_id = self._model.card.model_id
+        written = self._model.metadata.get(THRESHOLDS_KEY)
+        if written is None:
+            raise WeightsError(f"{name}: no {THRESHOLDS_KEY!r} in its metadata; export it again")
+        self.thresholds: dict[CameraMovement, float] = dict(
+            zip(CAMERA_CLASSES, json.loads(written), strict=True)
+        )
 
-
-def camera_score(track: FlowTrack, config: CameraConfig) -> CameraScore:
-    motion = _summary(track)
-    parallax = _parallax(track)
-    movement, confidence = _classify(track, motion, parallax, config)
-    lean = float(np.clip((parallax - _PARALLAX_ROTATION)
-                         / (_PARALLAX_TRANSLATION - _PARALLAX_ROTATION), 0.0, 1.0))  # fmt: skip
-    return CameraScore(
-        model_id=MODEL_ID,
-        movement=movement,
-        confidence=confidence,
-        truck=-motion.right * lean,
-        pedestal=motion.down * lean,
-        yaw=-motion.right * (1 - lean),
-        pitch=motion.down * (1 - lean),
-        roll=motion.roll_deg,
-        zoom=motion.zoom,
-        jitter=motion.jitter,
-        coherence=motion.coherence,
-    )
+    def run(self, track: FlowTrack) -> tuple[NDArray[np.float64], float]:
+        """Probability of each class and of mixed motion; and that a zoom is one by distance."""
+        outputs = self._model.run_inputs({CAMERA_INPUT: step_features(track)[None]})
+        probability = outputs["probability"][0].astype(np.float64)
+        return probability / probability.sum(), float(outputs["dolly"][0])
 
 
-def _classify(
-    track: FlowTrack, motion: _Motion, parallax: float, config: CameraConfig
-) -> tuple[CameraMovement | None, float]:
-    trust = float(np.median(track.inlier_share_S))
-    if trust < config.min_inlier_share:
-        return None, 0.0
-    drift = float(np.hypot(motion.right, motion.down))
-    directed = drift + motion.zoom_speed + motion.roll_speed
-    if motion.jitter > config.handheld_jitter and motion.coherence < config.handheld_coherence:
-        excess = motion.jitter / config.handheld_jitter
-        return "handheld_shot", _confidence(min(1.0, excess / 2), trust)
-    if directed < config.static_speed:
-        if motion.jitter > config.static_jitter:
-            return "handheld_shot", 0.5 * trust
-        return "static_shot", _confidence(1.0 - directed / config.static_speed, trust)
-    shares = {
-        "horizontal": abs(motion.right) / directed,
-        "vertical": abs(motion.down) / directed,
-        "zoom": motion.zoom_speed / directed,
-        "roll": motion.roll_speed / directed,
+def learned_score(
+    track: FlowTrack, geometric: CameraScore, network: CameraNetwork, config: CameraConfig
+) -> CameraScore:
+    """The network's class with the speeds of `geometric`."""
+    values: dict[str, object] = {"model_id": network.model_id, "movement": None, "confidence": 0.0}
+    if len(track.dt_S) < _MIN_STEPS:
+        return geometric.model_copy(update=values)
+    probability, dolly = network.run(track)
+    of_class = dict(zip(CAMERA_CLASSES, probability, strict=False))
+    thresholds = network.thresholds
+    if config.naming == "film":
+        of_class, thresholds = _in_film_names(of_class, thresholds)
+    best = max(of_class, key=lambda name: of_class[name])
+    if of_class[best] > probability[-1]:
+        values["movement"], values["confidence"] = best, float(min(1.0, of_class[best]))
+        values["is_sure"] = bool(of_class[best] >= thresholds[best])
+        if best in ("zoom_in", "zoom_out"):
+            values["dolly"] = dolly
+    return geometric.model_copy(update=values | _split(geometric, probability))
+
+
+def _in_film_names(
+    of_class: dict[CameraMovement, float], thresholds: Mapping[CameraMovement, float]
+) -> tuple[dict[CameraMovement, float], dict[CameraMovement, float]]:
+    """The probabilities of merged names add up; of their thresholds the higher one holds."""
+    merged: dict[CameraMovement, float] = {}
+    limits: dict[CameraMovement, float] = {}
+    for name, value in of_class.items():
+        film_name = _FILM_NAMES.get(name, name)
+        merged[film_name] = merged.get(film_name, 0.0) + value
+        limits[film_name] = max(limits.get(film_name, 0.0), thresholds[name])
+    return merged, limits
+
+
+def _split(geometric: CameraScore, probability: NDArray[np.float64]) -> dict[str, float]:
+    """Sideways and vertical speed as translation and rotation, in the network's proportion."""
+    kinds = [name.split("_")[0] for name in CAMERA_CLASSES]
+    likely = {
+        kind: sum(p for p, k in zip(probability, kinds, strict=False) if k == kind)
+        for kind in ("pan", "around", "tilt")
     }
-    kind = max(shares, key=lambda name: shares[name])
-    if shares[kind] < config.dominant_share or kind == "roll":
-        return None, 0.0
-    # Near the threshold of static the direction itself is in doubt.
-    evidence = min(1.0, directed / (2 * config.static_speed)) * motion.coherence
-    certainty = _confidence(
-        (shares[kind] - config.dominant_share) / (1 - config.dominant_share), trust * evidence
-    )
-    if kind == "zoom":
-        return ("zoom_in" if motion.zoom > 0 else "zoom_out"), certainty
-    if kind == "horizontal" and _is_opposed(track):
-        # The background moves with the camera, what is near moves against it.
-        direction = float(np.sign(motion.right))
-        return ("around_right" if direction > 0 else "around_left"), certainty * _AROUND_CONFIDENCE
-    return _pan_or_tilt(kind, motion, parallax, certainty)
-
-
-def _pan_or_tilt(
-    kind: str, motion: _Motion, parallax: float, certainty: float
-) -> tuple[CameraMovement, float]:
-    is_translation = parallax > (_PARALLAX_ROTATION + _PARALLAX_TRANSLATION) / 2
-    middle = (_PARALLAX_ROTATION + _PARALLAX_TRANSLATION) / 2
-    half_width = (_PARALLAX_TRANSLATION - _PARALLAX_ROTATION) / 2
-    told = min(1.0, abs(parallax - middle) / half_width)
-    if not is_translation:
-        told *= 0.5  # a lack of parallax may be a lack of depth
-    certainty *= _AMBIGUOUS_CONFIDENCE + (1 - _AMBIGUOUS_CONFIDENCE) * told
-    if kind == "horizontal":
-        camera_right = motion.right < 0
-        if is_translation:
-            return ("pan_right" if camera_right else "pan_left"), certainty
-        return ("tilt_right" if camera_right else "tilt_left"), certainty
-    camera_up = motion.down > 0
-    if is_translation:
-        return ("pan_up" if camera_up else "pan_down"), certainty
-    return ("tilt_up" if camera_up else "tilt_down"), certainty
-
-
-def _confidence(margin: float, trust: float) -> float:
-    return float(np.clip((0.6 + 0.4 * np.clip(margin, 0.0, 1.0)) * trust, 0.0, 1.0))
-
-
-def _summary(track: FlowTrack) -> _Motion:
-    dt_S = track.dt_S
-    weight_S = dt_S / dt_S.sum()
-    velocity_S2 = _PERCENT * track.model_S8[:, [0, 3]]
-    zoom_S = (track.model_S8[:, 1] + track.model_S8[:, 5]) / 2
-    roll_S = (track.model_S8[:, 4] - track.model_S8[:, 2]) / 2
-    mean_radius = float(np.linalg.norm(track.xy_C2, axis=1).mean())
-    right, down = weight_S @ velocity_S2
-    zoom, roll = float(weight_S @ zoom_S), float(weight_S @ roll_S)
-    # Displacement of the shake: the running sum of its velocity, about its own slow path.
-    path_S2 = np.cumsum(_above_1_hz(velocity_S2, dt_S) * dt_S[:, None], axis=0)
-    path_S2 = _above_1_hz(path_S2, dt_S)
-    # Zoom and roll have a direction, too: each counts with the image speed that it makes.
-    turning_S2 = _PERCENT * mean_radius * np.stack([zoom_S, roll_S], axis=1)
-    motion_S4 = np.hstack([velocity_S2, turning_S2])
-    total = float(weight_S @ np.linalg.norm(motion_S4, axis=1))
-    coherence = float(np.linalg.norm(weight_S @ motion_S4)) / total if total > 0 else 1.0
-    return _Motion(
-        right=float(right),
-        down=float(down),
-        zoom=zoom,
-        roll_deg=float(np.degrees(roll)),
-        zoom_speed=_PERCENT * mean_radius * abs(zoom),
-        roll_speed=_PERCENT * mean_radius * abs(roll),
-        jitter=float(np.sqrt((path_S2**2).sum(axis=1).mean())),
-        coherence=min(1.0, coherence),
-    )
-
-
-def _above_1_hz(values_S2: FloatArray, dt_S: FloatArray) -> FloatArray:
-    """What is left after the mean over a second around each step."""
-    width = max(1, round(_SMOOTH_S / float(np.median(dt_S))))
-    kernel = np.ones(min(width | 1, len(values_S2)))
-    norm = np.convolve(np.ones(len(values_S2)), kernel, mode="same")
-    smooth = [np.convolve(column, kernel, mode="same") / norm for column in values_S2.T]
-    return values_S2 - np.stack(smooth, axis=1)
-
-
-def _parallax(track: FlowTrack) -> float:
-    """Spread of the speeds along the main direction that a rotation does not explain.
-
-    Relative to the main speed, from the middle half of the cells' residuals, plus the steady
-    change of speed from the top to the bottom of the picture, as the ground shows it.
-    """
-    mean_S2 = track.global_SC2.mean(axis=1)
-    speed_S = np.linalg.norm(mean_S2, axis=1)
-    moving = speed_S > 0.25 * max(float(speed_S.max()), 1e-9)
-    if not moving.any() or speed_S.max() < 1e-4:
-        return 0.0
-    direction_S2 = mean_S2[moving] / speed_S[moving, None]
-    along_SC = np.einsum("sck,sk->sc", track.cells_SC2[moving], direction_S2)
-    along_C = (along_SC / speed_S[moving, None]).mean(axis=0)
-    across = track.xy_C2 @ np.array([-direction_S2.mean(axis=0)[1], direction_S2.mean(axis=0)[0]])
-    ahead = track.xy_C2 @ direction_S2.mean(axis=0)
-    # A rotation's speed depends on the position along its direction alone.
-    rotation = np.stack([np.ones_like(ahead), ahead, ahead**2], axis=1)
-    ground = np.stack([across], axis=1)
-    fit = np.linalg.lstsq(np.hstack([rotation, ground]), along_C, rcond=None)[0]
-    rest_C = along_C - np.hstack([rotation, ground]) @ fit
-    low, high = np.percentile(rest_C, [15.87, 84.13])
-    spread = (high - low) / 2
-    return float(np.hypot(spread, fit[3] * float(across.std())))
-
-
-def _is_opposed(track: FlowTrack) -> bool:
-    """Whether a steady group of cells moves against the global motion."""
-    mean_C2 = np.median(track.cells_SC2, axis=0)
-    main = np.median(track.global_SC2, axis=(0, 1))
-    speed = float(np.linalg.norm(main))
-    if speed < 1e-3:
-        return False
-    along_C = mean_C2 @ main / speed
-    # Half the main speed, so that a flow that spills over an edge does not count.
-    return bool((along_C < -0.25 * speed).mean() >= _MIN_OPPOSED_SHARE)
+    right, up = geometric.truck + geometric.yaw, geometric.pedestal + geometric.pitch
+    total = abs(geometric.truck) + abs(geometric.pedestal)
+    lean = total / max(1e-9, abs(right) + abs(up))
+    translation = likely["pan"] + likely["around"] + _GEOMETRY_WEIGHT * lean
+    share = translation / (likely["pan"] + likely["around"] + likely["tilt"] + _GEOMETRY_WEIGHT)
+    return {
+        "truck": right * share,
+        "pedestal": up * share,
+        "yaw": right * (1 - share),
+        "pitch": up * (1 - share),
+    }

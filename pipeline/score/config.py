@@ -6,6 +6,7 @@ from pydantic import Field
 
 from schemas.base import StrictModel
 
+GEOMETRY = "geometry"
 WeightsName = Annotated[str, Field(min_length=1)]  # a shipped name or path:FILE
 
 
@@ -33,8 +34,15 @@ class FlowConfig(StrictModel):
 
 
 class CameraConfig(StrictModel):
-    """Where the camera classes begin (percent of the diagonal)."""
+    """`model`: a network of kind `camera_movement`, or `geometry` for rules without one.
 
+    `naming`: `recipe` has both families in four directions, pan = translation, tilt = rotation;
+    `film` calls all sideways motion pan and all vertical motion tilt. The other values are where
+    the classes of the rules begin (percent of the diagonal).
+    """
+
+    model: WeightsName = "camera"
+    naming: Literal["recipe", "film"] = "recipe"
     static_speed: Annotated[float, Field(gt=0)] = 0.3  # percent/s below which nothing is directed
     static_jitter: Annotated[float, Field(gt=0)] = 0.06
     handheld_jitter: Annotated[float, Field(gt=0)] = 0.15

@@ -13,7 +13,7 @@ from pipeline.score.aesthetic import AestheticStage
 from pipeline.score.borders import BordersStage
 from pipeline.score.camera import CameraStage
 from pipeline.score.clarity import ClarityStage
-from pipeline.score.config import ScoreConfig
+from pipeline.score.config import GEOMETRY, ScoreConfig
 from pipeline.score.crop import Cropper
 from pipeline.score.exposure import ExposureStage
 from pipeline.score.motion import MotionStage
@@ -80,7 +80,12 @@ def score_fingerprints(config: ScoreConfig) -> dict[str, str]:
         "text": (config.text, *text_weights_sha256(config.text.backend)),
         "overlays": (config.overlays, _weights(config.overlays.model)),
         "motion": (config.flow, _weights(config.flow.model)),
-        "camera": (config.camera, config.flow, _weights(config.flow.model)),
+        "camera": (
+            config.camera,
+            config.flow,
+            _weights(config.flow.model),
+            _weights(None if config.camera.model == GEOMETRY else config.camera.model),
+        ),
         "clarity": (config.clarity,),
         "quality": (config.quality, _weights(config.quality.model), _weights(NIQE_WEIGHTS)),
         "aesthetic": (),

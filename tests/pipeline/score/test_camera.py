@@ -1,155 +1,149 @@
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
+from numpy.typing import NDArray
 
-from pipeline.evaluate.motion import CameraMotion, render_motion
-from pipeline.score.camera import CameraStage
+from pipeline.evaluate.camera_paths import draw_path
+from pipeline.evaluate.camera_scenes import draw_scene, render_scene
+from pipeline.onnx_model import WEIGHTS_FOLDER, WeightsError
+from pipeline.score.camera import CameraNetwork, CameraStage, learned_score
+from pipeline.score.camera_features import step_features
+from pipeline.score.camera_geometry import geometric_score
 from pipeline.score.config import CameraConfig, FlowConfig
-from pipeline.score.flow import FlowEstimator
-from schemas.scores import CameraScore
-from schemas.status import Failure
-from tests.pipeline.score.clips import Images, clip_of, picture
+from pipeline.score.flow import FlowEstimator, FlowTrack
+from schemas.camera_network import CAMERA_CLASSES, NUM_CELLS, NUM_FEATURES
+from schemas.scores import CameraMovement, CameraScore
+from tests.pipeline.score.clips import clip_of, picture
 
-SIZE = (360, 640)
-
-
-def score(frames: list[Images], fps: float = 24.0) -> CameraScore | Failure:
-    stage = CameraStage(CameraConfig(), FlowEstimator(FlowConfig()))
-    stage.setup()
-    (result,) = stage.process([clip_of(frames, fps)])
-    return result
+SIZE = (256, 456)
 
 
-def rendered(motion: CameraMotion, num_frames: int = 48) -> list[Images]:
-    return list(render_motion(picture(), motion, size_HW=SIZE, fps=24.0, num_frames=num_frames))
-
-
-def layered(speed_far: float, speed_near: float, num_frames: int = 48) -> list[Images]:
-    """A far and a near layer (the lower half) that pass at different speeds to the left."""
-    far = list(
-        render_motion(picture(), CameraMotion(speed_far, 180.0), size_HW=SIZE, fps=24.0,
-                      num_frames=num_frames)
+def rendered_track(label: CameraMovement, seed: int, *, seconds: float = 2.5) -> FlowTrack:
+    """A scene of three noise pictures with clear depth, 8 frames a second."""
+    rng = np.random.default_rng(seed)
+    times_s = np.arange(round(seconds * 8)) / 8
+    path = draw_path(rng, label, times_s, focal=0.8, background=0.45)
+    scene = draw_scene(
+        rng, [picture(seed=n) for n in range(3)], focal=0.8, diagonal_px=float(np.hypot(*SIZE)),
+        background=0.45, path=path, is_flat=False,
     )  # fmt: skip
-    near = list(
-        render_motion(picture(seed=3), CameraMotion(speed_near, 180.0), size_HW=SIZE, fps=24.0,
-                      num_frames=num_frames)
+    frames = list(render_scene(scene, path, size_HW=SIZE))
+    track = FlowEstimator(FlowConfig()).track(clip_of(frames, fps=8.0))
+    assert isinstance(track, FlowTrack)
+    return track
+
+
+def learned(track: FlowTrack, config: CameraConfig) -> CameraScore:
+    return learned_score(track, geometric_score(track, config), CameraNetwork("camera"), config)
+
+
+class Says:
+    """A network that always gives the same probabilities."""
+
+    model_id = "says"
+
+    def __init__(self, **probability: float) -> None:
+        self.thresholds: dict[CameraMovement, float] = dict.fromkeys(CAMERA_CLASSES, 0.5)
+        self._probability = np.array([probability.get(c, 0.0) for c in (*CAMERA_CLASSES, "mixed")])
+
+    def run(self, track: FlowTrack) -> tuple[NDArray[np.float64], float]:
+        return self._probability, 0.8
+
+
+def said(config: CameraConfig | None = None, **probability: float) -> CameraScore:
+    config = config or CameraConfig()
+    track = FlowTrack(
+        dt_S=np.full(8, 0.125), xy_C2=np.zeros((4, 2)), cells_SC2=np.zeros((8, 4, 2)),
+        textured_SC=np.ones((8, 4), bool), model_S8=np.zeros((8, 8)),
+        global_SC2=np.zeros((8, 4, 2)), inlier_share_S=np.ones(8),
     )  # fmt: skip
-    mask = np.zeros((*SIZE, 1), bool)
-    mask[220:] = True
-    mask[120:220, 100:260] = True
-    return [np.where(mask, n, f) for f, n in zip(far, near, strict=True)]
+    known = CameraScore(model_id="g", movement=None, confidence=0, truck=1, pedestal=0, yaw=3,
+                        pitch=2, roll=0, zoom=0, jitter=0, coherence=1)  # fmt: skip
+    return learned_score(track, known, Says(**probability), config)  # type: ignore[arg-type]
 
 
-def turning(rate_deg: float, num_frames: int = 48) -> list[Images]:
-    """A camera (60 degrees wide) that turns to the right before a far picture, in perspective."""
-    import cv2
-
-    height, width = SIZE
-    focal = width / 2 / np.tan(np.radians(30))
-    big = picture(900, 2400)
-    frames = []
-    for index in range(num_frames):
-        angle = np.radians(rate_deg * (index - num_frames / 2) / 24)
-        turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0],
-                         [-np.sin(angle), 0, np.cos(angle)]])  # fmt: skip
-        inner = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
-        outer = np.array([[focal, 0, 1200], [0, focal, 450], [0, 0, 1]])
-        homography = outer @ turn @ np.linalg.inv(inner)
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        frames.append(cv2.warpPerspective(big, homography, (width, height), flags=flags))
-    return [np.asarray(frame, np.uint8) for frame in frames]
+def test_the_shipped_network_names_clear_movements() -> None:
+    wanted: list[CameraMovement] = ["zoom_in", "zoom_out", "static_shot", "handheld_shot"]
+    wanted += ["pan_left", "pan_right", "tilt_left", "tilt_right", "tilt_up", "tilt_down"]
+    found = [learned(rendered_track(label, seed=7), CameraConfig()).movement for label in wanted]
+    hits = sum(one == other for one, other in zip(wanted, found, strict=True))
+    assert hits >= 8, dict(zip(wanted, found, strict=True))
 
 
-def test_a_resting_camera_is_static_even_behind_a_moving_object() -> None:
-    frames = []
-    for index in range(48):
-        frame = picture()
-        frame[100:200, 20 + 8 * index : 180 + 8 * index] = picture(100, 160, seed=4)[
-            :, : max(0, min(160, 640 - 20 - 8 * index))
-        ]
-        frames.append(frame)
-    result = score(frames)
-    assert isinstance(result, CameraScore)
-    assert result.movement == "static_shot"
-    assert result.confidence > 0.5
+def test_features_are_the_motion_in_physical_units() -> None:
+    """A picture that moves right at 8 % of the diagonal per second."""
+    big = picture(300, 900)
+    step_px = 0.08 * np.hypot(*SIZE) / 8
+    frames = [big[20 : 20 + SIZE[0], round(300 - step_px * n) :][:, : SIZE[1]] for n in range(12)]
+    track = FlowEstimator(FlowConfig()).track(clip_of(frames, fps=8.0))
+    assert isinstance(track, FlowTrack)
+    features = step_features(track)
+    assert features.shape == (11, NUM_FEATURES)
+    assert np.median(features[:, :NUM_CELLS]) == pytest.approx(0.08, rel=0.05)
+    assert np.median(np.abs(features[:, NUM_CELLS : 2 * NUM_CELLS])) < 0.004
+    assert features[:, 3 * NUM_CELLS] == pytest.approx(0.08, rel=0.15)  # a0
+    half_width = SIZE[1] / np.hypot(*SIZE) / 2
+    assert features[:, -1] == pytest.approx(half_width, rel=0.05)
+    assert features[:, -2] == pytest.approx(0.125)
 
 
-@pytest.mark.parametrize(("rate", "movement"), [(0.25, "zoom_in"), (-0.25, "zoom_out")])
-def test_a_zoom_is_found_with_its_rate(rate: float, movement: str) -> None:
-    result = score(rendered(CameraMotion(zoom=rate)))
-    assert isinstance(result, CameraScore)
-    assert result.movement == movement
-    assert result.zoom == pytest.approx(rate, rel=0.1)
-    assert result.confidence > 0.7
+def test_a_class_is_sure_from_its_threshold_on() -> None:
+    sure, unsure = said(pan_left=0.6, tilt_left=0.4), said(pan_left=0.45, tilt_left=0.4)
+    assert (sure.movement, sure.confidence, sure.is_sure) == ("pan_left", 0.6, True)
+    assert (unsure.movement, unsure.is_sure) == ("pan_left", False)
 
 
-@pytest.mark.parametrize(
-    ("content_direction_deg", "endings"),
-    [(180.0, "right"), (0.0, "left"), (90.0, "up"), (270.0, "down")],
-)
-def test_directions_are_the_cameras(content_direction_deg: float, endings: str) -> None:
-    result = score(rendered(CameraMotion(10.0, content_direction_deg)))
-    assert isinstance(result, CameraScore)
-    assert result.movement in (f"pan_{endings}", f"tilt_{endings}")
-    # A flat picture has no parallax: which of the two it is stays in doubt.
-    assert 0.3 < result.confidence < 0.9
+def test_mixed_motion_gets_no_class() -> None:
+    mixed = said(mixed=0.7, zoom_in=0.3)
+    assert (mixed.movement, mixed.confidence, mixed.is_sure) == (None, 0.0, None)
 
 
-def test_layers_at_different_speeds_are_a_translation() -> None:
-    result = score(layered(6.0, 12.0))
-    assert isinstance(result, CameraScore)
-    assert result.movement == "pan_right"
-    assert result.truck > 5.0
-    assert abs(result.yaw) < 1.0
+def test_speeds_are_split_as_the_network_sees_them() -> None:
+    turning, traveling = said(tilt_right=1.0), said(pan_right=0.5, around_right=0.5)
+    assert turning.yaw > 3.7
+    assert turning.truck + turning.yaw == pytest.approx(4.0)
+    assert traveling.truck > 3.7
+    assert traveling.pedestal + traveling.pitch == pytest.approx(2.0)
+    assert turning.dolly is None
+    assert said(zoom_in=1.0).dolly == 0.8
 
 
-def test_a_turn_in_perspective_is_a_rotation() -> None:
-    result = score(turning(15.0))
-    assert isinstance(result, CameraScore)
-    assert result.movement == "tilt_right"
-    assert result.yaw > 5.0
-    assert abs(result.truck) < 0.3 * result.yaw
+def test_film_names_merge_what_a_viewer_cannot_tell() -> None:
+    film = CameraConfig(naming="film")
+    sideways = said(film, pan_left=0.4, tilt_left=0.4, zoom_in=0.2)
+    assert (sideways.movement, sideways.is_sure) == ("pan_left", True)
+    assert sideways.confidence == pytest.approx(0.8)
+    assert said(film, pan_up=0.3, tilt_up=0.3, static_shot=0.4).movement == "tilt_up"
 
 
-def test_a_background_that_moves_against_the_foreground_is_an_arc() -> None:
-    far = list(render_motion(picture(), CameraMotion(8.0, 0.0), size_HW=SIZE, fps=24.0,
-                             num_frames=48))  # fmt: skip
-    near = list(render_motion(picture(seed=3), CameraMotion(8.0, 180.0), size_HW=SIZE, fps=24.0,
-                              num_frames=48))  # fmt: skip
-    frames = []
-    for back, front in zip(far, near, strict=True):
-        frame = back.copy()
-        frame[250:] = front[250:]
-        frames.append(frame)
-    result = score(frames)
-    assert isinstance(result, CameraScore)
-    assert result.movement == "around_right"
-    assert result.confidence <= 0.5
+def test_a_clip_of_a_few_frames_gets_no_class() -> None:
+    score = learned(rendered_track("pan_left", seed=1, seconds=0.5), CameraConfig())
+    assert (score.movement, score.confidence) == (None, 0.0)
 
 
-def test_shake_without_a_direction_is_handheld() -> None:
-    rng = np.random.default_rng(2)
-    offsets = np.cumsum(rng.normal(0, 3.0, (60, 2)), axis=0)
-    offsets = 8 * (offsets - offsets.mean(axis=0)) / offsets.std(axis=0)
-    offsets += 9 * np.sin(np.arange(60)[:, None] * 2 * np.pi * 2.2 / 24 + np.array([0, 1]))
-    big = picture(520, 800)
-    frames = []
-    for dx, dy in offsets - offsets.mean(axis=0):
-        top, left = round(80 + dy), round(80 + dx)
-        frames.append(big[top : top + 360, left : left + 640])
-    result = score(frames)
-    assert isinstance(result, CameraScore)
-    assert result.movement == "handheld_shot"
-    assert result.jitter > 0.15
+def test_the_model_id_tells_network_and_geometry_apart() -> None:
+    frames = [picture()] * 24
+    ids = set()
+    for model in ("camera", "geometry"):
+        stage = CameraStage(CameraConfig(model=model), FlowEstimator(FlowConfig()))
+        stage.setup()
+        (score,) = stage.process([clip_of(frames)])
+        assert isinstance(score, CameraScore)
+        assert score.movement == "static_shot"
+        ids.add(score.model_id)
+    assert ids == {"camera-net-1", "geometry-1"}
 
 
-def test_a_mixed_movement_gets_no_class() -> None:
-    result = score(rendered(CameraMotion(speed=7.0, content_direction_deg=135.0, zoom=0.25)))
-    assert isinstance(result, CameraScore)
-    assert result.movement is None
-
-
-def test_roll_is_measured_and_is_no_class() -> None:
-    result = score(rendered(CameraMotion(roll_deg=20.0)))
-    assert isinstance(result, CameraScore)
-    assert result.movement is None
-    assert result.roll == pytest.approx(20.0, rel=0.1)
+def test_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="kind is 'shot_boundary'"):
+        CameraNetwork("transnetv2")
+    proto = onnx.load(WEIGHTS_FOLDER / "transnetv2.onnx")
+    kind = next(item for item in proto.metadata_props if item.key == "kind")
+    kind.value = "camera_movement"
+    onnx.save(proto, tmp_path / "frames.onnx")
+    with pytest.raises(WeightsError, match=r"inputs are .*need \[\('steps'"):
+        CameraNetwork(f"path:{tmp_path / 'frames.onnx'}")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        CameraNetwork(f"path:{tmp_path / 'none.onnx'}")
