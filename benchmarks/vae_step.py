@@ -173,7 +173,9 @@ class Bench:
 
         theirs: Any = diffusers.AutoencoderKLHunyuanVideo
         fields = self.config.model_dump(exclude={"per_frame_norm"})
-        model: nn.Module = theirs(**fields).to(self.device, torch.bfloat16)
+        with self.device:
+            made = theirs(**fields)
+        model: nn.Module = made.to(self.device, torch.bfloat16)
         return model
 
     def tiles(self) -> None:
