@@ -57,7 +57,7 @@ PLAIN_WORDS = {
 }
 # "pans slowly to the left" is "pan left"; a pan to cook in is none.
 _MOVE = re.compile(
-    r"(?<!frying )(?<!sauce )\b(pan|tilt|truck|orbit|arc|crane|zoom|doll)(?:y|s|ies|n?ing|ed|ned)?"
+    r"(?<!frying )(?<!sauce )\b(pan|tilt|truck|orbit|arc|crane|zoom|doll)(?:y|s|ies|n?ing|n?ed)?"
     r"(?: \w+ly)?(?: to| towards?)?(?: the)? (left|right|up|down|in|out)(?:wards?)?\b",
     re.I,
 )
