@@ -117,6 +117,7 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
     found = finished_parts(output)
     assert {path: found[path] for path in kept} == kept
     assert_same_shards(output, undisturbed)
+    # A kill in the middle of a write leaves its temporary file, which no reader takes for a shard.
     collect_garbage(Store(str(output)), dry_run=False)
     assert list(output.rglob("*.tmp")) == []
     assert_same_shards(output, undisturbed)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from pipeline.cli.run import RunRequest, run_curation
 from pipeline.run_record import RunRecord, read_run_record
-from pipeline.storage import Store
+from pipeline.storage import TEMPORARY_SUFFIX, Store
 from schemas.tier import TierName
 from tests.media_files import moving_frames, scenes, texture, write_image, write_video
 
@@ -88,12 +88,12 @@ def read_rows(output: Path, step: str) -> list[dict[str, Any]]:
 
 
 def shard_bytes(output: Path) -> dict[str, bytes]:
-    """Every file below `shards/`, by its path."""
+    """Every file below `shards/`, by its path, but what a kill left half written."""
     root = output / "shards"
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.suffix != TEMPORARY_SUFFIX
     }
 
 
