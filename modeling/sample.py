@@ -19,6 +19,10 @@ from schemas.h264 import REPEATABLE_X264_PARAMS
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
+UNTRAINED_VAE_WARNING = (
+    "warning: this checkpoint was trained behind an untrained VAE (random weights), so the sample "
+    "is noise; train again with --vae FOLDER for pictures"
+)
 VIDEO_SUFFIXES, IMAGE_SUFFIXES = (".mp4",), (".png",)
 
 
@@ -115,6 +119,8 @@ def sample(
         )
         torch_dtype = None if dtype is None else getattr(torch, dtype)
         sampler = Sampler.load(checkpoint, vae_folder=vae, device=device, dtype=torch_dtype)
+        if sampler.vae_is_untrained:
+            typer.echo(UNTRAINED_VAE_WARNING, err=True)
         latent_BCTHW = _denoise(sampler, request)
     except ValidationError as error:
         _fail("; ".join(issue["msg"] for issue in error.errors()), error)

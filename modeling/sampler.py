@@ -72,11 +72,16 @@ class SampleRequest(StrictModel):
 
 @dataclass(frozen=True)
 class Sampler:
-    """The three networks that make a sample. `load` reads them; they must fit one another."""
+    """The three networks that make a sample. `load` reads them; they must fit one another.
+
+    `vae_is_untrained`: the DiT learned the latents of a VAE with random weights, so every sample
+    is noise.
+    """
 
     dit: VideoDiT
     vae: CausalVAE
     text_encoder: TextEncoder
+    vae_is_untrained: bool = False
 
     def __post_init__(self) -> None:
         dit, vae, text = self.dit.config, self.vae.config, self.text_encoder
@@ -118,7 +123,7 @@ class Sampler:
         check_fingerprint(
             text_encoder.fingerprint, config.text_encoder_fingerprint, "the text encoder"
         )
-        return cls(freeze(dit), vae, text_encoder)
+        return cls(freeze(dit), vae, text_encoder, config.vae_origin == "untrained")
 
     @torch.no_grad()
     def latent(

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -193,6 +194,20 @@ def test_the_command_says_in_one_line_what_is_wrong(
     assert message in output
     assert output.count("\n") == 1
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(("origin", "num_warnings"), [("untrained", 1), ("given", 0)])
+def test_samples_behind_an_untrained_vae_come_with_one_line_of_warning(
+    checkpoint: Path, tmp_path: Path, origin: Literal["untrained", "given"], num_warnings: int
+) -> None:
+    config, model = read_final(checkpoint)
+    write_final(tmp_path, config.model_copy(update={"vae_origin": origin}), model)
+    code, output = _run(tmp_path, tmp_path / "x.png")
+    assert code == 0
+    assert (tmp_path / "x.png").is_file()
+    lines = [line for line in output.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == num_warnings
+    assert all("untrained VAE" in line for line in lines)
 
 
 def test_another_vae_than_that_of_the_latents_is_refused(checkpoint: Path, tmp_path: Path) -> None:
