@@ -1,18 +1,20 @@
 """Tiny runs: in this process, or in one of their own that is to be killed."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
-from modeling.train import checkpoint, report
+from modeling.train import checkpoint, cli, report
 from modeling.train.config import TrainConfig
 from modeling.train.config_file import build_config
 from modeling.train.parallel import SingleProcess
@@ -21,6 +23,7 @@ from modeling.train.trainer import Resume, Trainer
 
 ROOT = Path(__file__).resolve().parents[3]
 TIMEOUT_S = 240
+_SERVER = multiprocessing.get_context("forkserver")
 
 _COMMON: dict[str, Any] = {
     "data": {"plan": {"global_batch": 2}, "loader": {"num_threads": 1}},
@@ -63,10 +66,10 @@ VAE: dict[str, Any] = {
         "loss": {"adversarial_mode": "fixed", "perceptual_frames": 1},
         "discriminator": {"base_channels": 8, "num_layers": 1},
         "tiling": {
-            "height": 16,
-            "width": 16,
-            "stride_height": 8,
-            "stride_width": 8,
+            "height": 24,
+            "width": 24,
+            "stride_height": 16,
+            "stride_width": 16,
             "num_frames": 4,
             "stride_num_frames": 4,
         },
@@ -111,37 +114,52 @@ def make_trainer(
     return Trainer(config, out, parallel, stream=stream, plan=plan, resume=resume, init=init)
 
 
-def start(kind: dict[str, Any], manifest: str, out: Path) -> "subprocess.Popen[str]":
-    """`python -m modeling.train` with the config of `config_of`; a checkpoint every other step."""
+def start(kind: dict[str, Any], manifest: str, out: Path) -> "Run":
+    """`python -m modeling.train` with the config of `config_of`; a checkpoint every other step.
+
+    A process of its own, forked from one that has imported what a run needs and done nothing else.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    file = out.parent / f"{out.name}.json"
-    file.write_text(json.dumps([*tables(kind, manifest), _ENDLESS]))
-    program = (
-        "import json, sys; from modeling.train import cli, config_file; "
-        "layers = json.load(open(sys.argv.pop(1))); "
-        "cli.make_config = lambda *args: config_file.build_config(layers); "
-        "cli.app()"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", program, str(file), "--out", str(out)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    _SERVER.set_forkserver_preload([__name__])
+    said = out.parent / f"{out.name}.txt"
+    layers = [*tables(kind, manifest), _ENDLESS]
+    process = _SERVER.Process(target=_train, args=(layers, out, said), daemon=True)
+    process.start()
+    return Run(process, out, said)
 
 
-def stop(process: "subprocess.Popen[str]", out: Path, how: signal.Signals) -> str:
-    """Send a signal a step or more after a checkpoint; what the process said until its end."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not (saved := checkpoint_steps(out)) or len(metrics(out)) <= saved[-1]:
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError(process.communicate()[0])
-        time.sleep(0.02)
-    process.send_signal(how)
-    return process.communicate(timeout=TIMEOUT_S)[0]
+def _train(layers: list[dict[str, Any]], out: Path, said: Path) -> None:
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    with mock.patch.object(cli, "make_config", return_value=build_config(layers)):
+        cli.app(["--out", str(out)])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A process that trains into `out`; `said` is its output."""
+
+    process: BaseProcess
+    out: Path
+    said: Path
+
+    def stop(self, how: signal.Signals) -> str:
+        """Send a signal a step or more after a checkpoint; what the process said until its end."""
+        deadline = time.monotonic() + TIMEOUT_S
+        try:
+            while not (saved := checkpoint_steps(self.out)) or len(metrics(self.out)) <= saved[-1]:
+                assert self.process.is_alive(), self.said.read_text()
+                assert time.monotonic() < deadline, self.said.read_text()
+                time.sleep(0.02)
+            assert self.process.pid is not None
+            os.kill(self.process.pid, how)
+            self.process.join(TIMEOUT_S)
+            assert not self.process.is_alive(), self.said.read_text()
+        finally:
+            self.process.kill()
+        return self.said.read_text()
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

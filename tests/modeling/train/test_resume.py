@@ -16,7 +16,6 @@ from tests.modeling.train.runs import (
     make_trainer,
     metrics,
     start,
-    stop,
 )
 
 _NOT_TIME = ("step", "loss", "grad_norm", "tokens", "flops", "samples", "bucket", "rate_share")
@@ -31,7 +30,9 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_one_bitwise(
     kind: dict[str, Any], manifest: str, tmp_path: Path
 ) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    stop(start(kind, manifest, killed), killed, signal.SIGKILL)
+    run = start(kind, manifest, killed)
+    run.stop(signal.SIGKILL)
+    assert run.process.exitcode == -signal.SIGKILL
     steps = checkpoint_steps(killed)
     num_steps = steps[-1] + 2
     trainer = make_trainer(config_of(kind, manifest, steps=num_steps), killed)
@@ -47,9 +48,9 @@ def test_a_killed_and_resumed_run_is_the_undisturbed_one_bitwise(
 
 def test_sigterm_saves_and_says_how_to_go_on(manifest: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    process = start(DIT, manifest, out)
-    said = stop(process, out, signal.SIGTERM)
-    assert process.returncode == 128 + signal.SIGTERM
+    run = start(DIT, manifest, out)
+    said = run.stop(signal.SIGTERM)
+    assert run.process.exitcode == 128 + signal.SIGTERM
     assert "go on with" in said
     assert "Traceback" not in said
     assert checkpoint_steps(out)[-1] == metrics(out)[-1]["step"]
