@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, T frames, H height, W width, L text tokens,
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
@@ -110,10 +110,10 @@ class Variant:
     operations: BlockOperations = PLAIN
     attention: AttentionChoice | None = None  # None: PyTorch's own choice
     cudnn_first: bool = False  # for diffusers, which takes no attention of ours
+    no_mask: bool = False  # for diffusers, which makes a mask where all text is valid too
     fp8: Recipe | None = None
     graph: bool = False
     backend: str = "inductor"
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Step:
@@ -210,7 +210,11 @@ def _build(
         with device:  # drawing 1.3 billion numbers on a CPU takes longer than the measurement
             made: Any = diffusers.HunyuanVideoTransformer3DModel(**config.model_dump())  # type: ignore[no-untyped-call]
         theirs = made.to(device, torch.bfloat16)
-        return theirs, [*theirs.transformer_blocks, *theirs.single_transformer_blocks]
+        their_blocks = [*theirs.transformer_blocks, *theirs.single_transformer_blocks]
+        if variant.no_mask:
+            for block in their_blocks:
+                block.register_forward_pre_hook(_without_mask)
+        return theirs, their_blocks
     with device:
         ours = VideoDiT(config)
     apply_kernels(ours, variant.operations)
@@ -220,6 +224,12 @@ def _build(
     if variant.fp8 is not None:
         use_fp8(nn.ModuleList(blocks), variant.fp8)
     return ours, blocks
+
+
+def _without_mask(block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Image, text, time, mask, ...: the blocks of diffusers take no other order."""
+    del block
+    return (*arguments[:3], None, *arguments[4:])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ compiled block by block. Parts, in order of value; each is bounded in time and w
   eager      outputs and gradients against float32: compiled against eager
   machine    a product of 8192^3, a copy, attention backends, the network's own product shapes
   kernels    each fused operation against what the compiler makes of the plain one
+  profile    the GPU's own kernels of a step, by kind
 
 Convention: matrix products and full attention, three times the forward pass; MFU of 989.4 TFLOP/s.
 "executed" counts the scores that attention computes again in its backward pass too.
@@ -35,6 +36,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.fp8_linear import Recipe, relative_error
+from benchmarks.step_profile import profile_calls
 from benchmarks.step_timer import PEAK_TFLOPS, Record, machine, time_calls
 from benchmarks.step_variants import (
     SHAPES,
@@ -54,7 +56,7 @@ from modeling.dit import DiTConfig
 from modeling.kernels.check import cases
 from modeling.kernels.select import choose_kernels
 
-PARTS = ("ladder", "shapes", "curves", "eager", "machine", "kernels")
+PARTS = ("ladder", "shapes", "curves", "eager", "machine", "kernels", "profile")
 _VARIANT_S = 45.0  # a variant: build, compile two kinds of block, measure
 _EAGER_S = 20.0
 
@@ -79,6 +81,7 @@ class Bench:
         self.plain = Variant(backend=backend)
         self.best = replace(self.plain, operations=self.fused, attention=self.attention)
         self.theirs = replace(self.plain, network="diffusers")
+        self.theirs_fast = replace(self.theirs, no_mask=True, cudnn_first=True)
 
     def ladder(self, shape_name: str, fp8: bool) -> None:
         """Cumulative from `plain` on: each row adds one switch to the one above."""
@@ -93,7 +96,7 @@ class Bench:
             ("plain + attention", by),
             ("+ norm", replace(by, operations=normed)),
             ("+ gate", replace(by, operations=gated)),
-            ("diffusers, cuDNN first", replace(self.theirs, cudnn_first=True)),
+            ("diffusers, no mask", self.theirs_fast),
             *([("fused, fp8 tensorwise", replace(self.best, fp8="tensorwise"))] if fp8 else []),
             *([("fused, fp8 rowwise", replace(self.best, fp8="rowwise"))] if fp8 else []),
             ("plain, eager", replace(self.plain, compiled=False)),
@@ -108,7 +111,12 @@ class Bench:
             if shape_name == done:
                 continue
             part = f"shape {self.shapes[shape_name]}"
-            rows = [("fused", self.best), ("diffusers", self.theirs), ("plain", self.plain)]
+            rows = [
+                ("fused", self.best),
+                ("diffusers", self.theirs),
+                ("diffusers, no mask", self.theirs_fast),
+                ("plain", self.plain),
+            ]
             if shape_name == "small" and self.device.type == "cuda":
                 rows.append(("fused, CUDA graph", replace(self.best, graph=True)))
             if fp8:
@@ -348,6 +356,17 @@ class Bench:
                 }
 
             self.record.attempt("kernels, forward + backward", name, 15, timed)
+
+    def profile(self) -> None:
+        """The GPU's kernels of a step at the medium shape, by kind."""
+        shape = self.shapes["medium"]
+        part = f"profile {shape}"
+        for name, variant in (("fused", self.best), ("diffusers, no mask", self.theirs_fast)):
+
+            def run(variant: Variant = variant) -> dict[str, Any]:
+                return profile_calls(Step(variant, self.config, shape, self.device))
+
+            self.record.attempt(part, name, 0 if self.tiny else _VARIANT_S, run)
 
 
 def _mean(values: list[float]) -> float:

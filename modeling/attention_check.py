@@ -3,8 +3,9 @@
 A backend can be wrong for some lengths only, and in the backward pass only: cuDNN's has given NaN
 gradients where a masked length was 64 more than a multiple of 128. So every backend's output and
 gradients are compared with float64 arithmetic at awkward lengths, with and without mask, in both
-memory layouts that the blocks use. The choice is the first right one of a fixed order, not the
-fastest of a measurement: a run that is resumed must choose again as it did.
+memory layouts that the blocks use. The order is fixed, not the fastest of a measurement: a run that
+is resumed must choose again as it did. A backend may decline a call, as cuDNN's does at one token:
+then the next right one takes it.
 
 Shape suffixes: B batch, H heads, N tokens, E channels of a head.
 """
@@ -35,6 +36,7 @@ AWKWARD_LENGTHS = (1, 17, 64, 192, 320, 704, 1000, 1024)
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 _BATCH, _HEADS = 2, 3
 _SHOWN = 60  # characters of a fault in the one line
+_DECLINED = "No available kernel"  # PyTorch's words where no enabled backend takes a call
 _NAMES = ("output", "gradient of q", "gradient of k", "gradient of v")
 
 
@@ -45,6 +47,7 @@ class Verdict(NamedTuple):
     masked: bool
     worst: float  # relative error over all lengths tried
     fault: str | None
+    declined: tuple[int, ...] = ()  # lengths that it does not take
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,10 @@ class AttentionChoice:
         """One line: what calls use, and what was refused."""
         parts = []
         for masked in (False, True):
-            right = [v.backend for v in self.verdicts if v.masked == masked and v.fault is None]
-            parts.append(f"{'masked ' if masked else ''}{right[0]}")
+            right = [v for v in self.verdicts if v.masked == masked and v.fault is None]
+            lengths = ", ".join(map(str, right[0].declined))
+            but = f" (declines {lengths} tokens)" if lengths else ""
+            parts.append(f"{'masked ' if masked else ''}{right[0].backend}{but}")
         refused = [
             f"{v.backend}{' with mask' if v.masked else ''}: {v.fault[:_SHOWN]}"
             for v in self.verdicts
@@ -117,14 +122,28 @@ def choose_attention(
     if candidates is None:
         unmasked, with_mask = ([BACKENDS[name] for name in right[m]] for m in (False, True))
         return AttentionChoice(attend_by(unmasked, with_mask), verdicts)
-    return AttentionChoice(_by_kind(judged[right[False][0]], judged[right[True][0]]), verdicts)
+    of_kind = ([judged[name] for name in right[masked]] for masked in (False, True))
+    return AttentionChoice(_in_turn(*of_kind), verdicts)
 
 
-def _by_kind(unmasked: Attention, masked: Attention) -> Attention:
+def _in_turn(unmasked: Sequence[Attention], masked: Sequence[Attention]) -> Attention:
+    """As `attend_by` does with backends: the first that does not decline the call."""
+
     def attention(q: Tensor, k: Tensor, v: Tensor, num_valid_B: Tensor | None) -> Tensor:
-        return (unmasked if num_valid_B is None else masked)(q, k, v, num_valid_B)
+        *first, last = unmasked if num_valid_B is None else masked
+        for function in first:
+            try:
+                return function(q, k, v, num_valid_B)
+            except RuntimeError as error:
+                if not _is_declined(error):
+                    raise
+        return last(q, k, v, num_valid_B)
 
     return attention
+
+
+def _is_declined(error: RuntimeError) -> bool:
+    return str(error).startswith(_DECLINED)
 
 
 class _Case:
@@ -184,11 +203,15 @@ def _judge(
     name: str, attention: Attention, masked: bool, cases: Sequence[_Case], tolerance: float
 ) -> Verdict:
     worst = 0.0
+    declined: dict[int, None] = {}  # in order
     for case in cases:
         try:
             found = case.run(attention)
-        except RuntimeError as refusal:  # how PyTorch says that a backend does not take a call
-            reason = str(refusal).splitlines()[0]
+        except RuntimeError as error:
+            if _is_declined(error):
+                declined[case.num_tokens] = None
+                continue
+            reason = str(error).splitlines()[0]
             return Verdict(name, masked, worst, f"{reason} ({case.num_tokens} tokens)")
         for what, got, expected in zip(_NAMES, found, case.expected, strict=True):
             if not bool(got.isfinite().all()):
@@ -201,4 +224,6 @@ def _judge(
             if error > tolerance:
                 fault = f"{what} is off by {error:.2g} at {case.num_tokens} tokens"
                 return Verdict(name, masked, worst, fault)
-    return Verdict(name, masked, worst, None)
+    if len(declined) == len({case.num_tokens for case in cases}):
+        return Verdict(name, masked, worst, f"{_DECLINED} at any length")
+    return Verdict(name, masked, worst, None, tuple(declined))

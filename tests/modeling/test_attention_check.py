@@ -49,6 +49,12 @@ def unable(q: Tensor, k: Tensor, v: Tensor, num_valid_B: Tensor | None) -> Tenso
     raise RuntimeError("No available kernel.\nAborting execution.")
 
 
+def unable_at_one_token(q: Tensor, k: Tensor, v: Tensor, num_valid_B: Tensor | None) -> Tensor:
+    if q.shape[2] == 1:
+        return unable(q, k, v, num_valid_B)
+    return attend(q, k, v, num_valid_B)
+
+
 def faults(wrong: Attention) -> dict[bool, str | None]:
     choice = choose_attention(
         CPU, torch.float32, head_dim=8, candidates={"x": wrong, "good": attend}, lengths=LENGTHS
@@ -78,8 +84,27 @@ def test_what_is_right_without_mask_alone_is_used_without_mask_alone() -> None:
     torch.testing.assert_close(choice.attention(q, k, v, valid), attend(q, k, v, valid))
 
 
-def test_a_backend_that_declines_is_refused_with_its_words() -> None:
-    assert faults(unable)[False] == "No available kernel. (1 tokens)"
+def test_a_backend_that_declines_every_call_is_refused() -> None:
+    assert faults(unable) == dict.fromkeys((False, True), "No available kernel at any length")
+
+
+def test_a_call_that_a_backend_declines_goes_to_the_next() -> None:
+    candidates: dict[str, Attention] = {"picky": unable_at_one_token, "good": attend}
+    choice = choose_attention(
+        CPU, torch.float32, head_dim=8, candidates=candidates, lengths=LENGTHS
+    )
+    each = "picky (declines 1 tokens)"
+    assert choice.describe() == f"{each}, masked {each}"
+    for num_tokens in (1, 6):
+        q, k, v = torch.randn(3, 2, 1, num_tokens, 8)
+        torch.testing.assert_close(choice.attention(q, k, v, None), attend(q, k, v, None))
+
+
+def test_an_error_that_is_no_refusal_is_a_fault() -> None:
+    def broken(q: Tensor, k: Tensor, v: Tensor, num_valid_B: Tensor | None) -> Tensor:
+        raise RuntimeError("CUDA error: misaligned address\nmore")
+
+    assert faults(broken)[False] == "CUDA error: misaligned address (1 tokens)"
 
 
 def test_no_right_backend_ends_the_run() -> None:
