@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 # The first pattern that a kernel's name matches.
@@ -40,7 +39,7 @@ def profile_calls(call: Callable[[], object], *, num_calls: int = 3) -> dict[str
     kinds: Counter[str] = Counter()
     rows = []
     for event in found.key_averages():
-        if event.device_type != DeviceType.CUDA:  # the operator that launched the kernel
+        if event.device_type.name != "CUDA":  # the operator that launched the kernel
             continue
         milliseconds = event.self_device_time_total / 1e3 / num_calls
         kinds[kind_of(event.key)] += milliseconds

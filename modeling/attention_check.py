@@ -219,10 +219,10 @@ def _judge(
                 return Verdict(name, masked, float("inf"), fault)
             # At one token the gradients of queries and keys are zero, and rounding is all there is.
             size = max(float(expected.norm()), 1e-2 * expected.numel() ** 0.5)
-            error = float((got - expected).norm()) / size
-            worst = max(worst, error)
-            if error > tolerance:
-                fault = f"{what} is off by {error:.2g} at {case.num_tokens} tokens"
+            distance = float((got - expected).norm()) / size
+            worst = max(worst, distance)
+            if distance > tolerance:
+                fault = f"{what} is off by {distance:.2g} at {case.num_tokens} tokens"
                 return Verdict(name, masked, worst, fault)
     if len(declined) == len({case.num_tokens for case in cases}):
         return Verdict(name, masked, worst, f"{_DECLINED} at any length")
