@@ -23,9 +23,15 @@ def export_onnx(
     card: ModelCard,
     outputs: Sequence[str],
     dynamic_time: bool = False,
+    dynamic_batch: bool = True,
 ) -> str:
-    """Trace `model` with a free batch size and write it. Returns the file's sha256."""
-    axes: dict[int, torch.export.Dim] = {0: torch.export.Dim("N")}
+    """Trace `model` and write it. Returns the file's sha256.
+
+    Without `dynamic_batch` the network takes as many clips at once as the example has.
+    """
+    axes: dict[int, torch.export.Dim] = {}
+    if dynamic_batch:
+        axes[0] = torch.export.Dim("N")
     if dynamic_time:
         axes[1] = torch.export.Dim("T")
     program = torch.onnx.export(
