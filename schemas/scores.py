@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import StrictModel
+from schemas.dover import Fusion
 
 Share = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -98,6 +99,10 @@ class QualityScore(StrictModel):
     model_id: str
     niqe: NonNegative
     learned: float | None = None  # a quality network's own scale; None without one
+    # The two branches of a DOVER network, without bounds; `learned` is then what fuses them.
+    technical: float | None = None
+    aesthetic: float | None = None
+    fusion: Fusion | None = None
 
 
 class AestheticScore(StrictModel):

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.score.dover_frames import Sampling
 from schemas.base import StrictModel
+from schemas.dover import Fusion
 
 GEOMETRY = "geometry"
 WeightsName = Annotated[str, Field(min_length=1)]  # a shipped name or path:FILE
@@ -58,11 +60,18 @@ class ClarityConfig(StrictModel):
 
 
 class QualityConfig(StrictModel):
-    """NIQE always; `model`: a network of kind `quality` beside it (such as a DOVER export)."""
+    """NIQE always; `model`: a network of kind `quality` beside it (such as a DOVER export).
+
+    The rest is for DOVER: how it samples (pipeline/score/dover_frames.py), from which seed, and
+    how its branches become one number (schemas/dover.py).
+    """
 
     num_frames: Annotated[int, Field(ge=1, le=8)] = 2
     max_short_side: Annotated[int, Field(ge=192)] = 720  # larger pictures are reduced to it
     model: WeightsName | None = None
+    dover_sampling: Sampling = "fixed"
+    dover_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    dover_fusion: Fusion = "matched"
 
 
 class TextConfig(StrictModel):

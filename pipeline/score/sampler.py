@@ -47,9 +47,9 @@ class Clip:
             return self
         return replace(
             self,
-            luma_THW=_inside(self.luma_THW, box),
-            key_frames_THWC=_inside(self.key_frames_THWC, box),
-            native_luma_THW=_inside(self.native_luma_THW, box),
+            luma_THW=inside(self.luma_THW, box),
+            key_frames_THWC=inside(self.key_frames_THWC, box),
+            native_luma_THW=inside(self.native_luma_THW, box),
             region=box,
         )
 
@@ -250,8 +250,8 @@ def _fitted(frame_HWC: NDArray[np.uint8], card: ModelCard) -> NDArray[np.uint8]:
     return _resized(frame_HWC, size_HW)
 
 
-def _inside(images: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """T x H x W (x C) inside the box, at least one pixel."""
+def inside(images: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """Images T x H x W (x C) inside the box, at least one pixel."""
     height, width = images.shape[1:3]
     top, bottom = round(box.top * height), round(box.bottom * height)
     left, right = round(box.left * width), round(box.right * width)

@@ -58,7 +58,7 @@ class ScoreWorker:
             MotionStage(flow),
             CameraStage(config.camera, flow),
             ClarityStage(config.clarity),
-            QualityStage(config.quality),
+            QualityStage(config.quality, self._limits),
             AestheticStage(),
             ExposureStage(),
             SensitiveStage(config.sensitive),

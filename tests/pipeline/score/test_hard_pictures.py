@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pipeline.media.config import MediaLimits
 from pipeline.score.aesthetic import AestheticStage
 from pipeline.score.borders import BordersStage
 from pipeline.score.camera import CameraStage
@@ -59,7 +60,7 @@ def test_no_picture_is_too_hard(name: str) -> None:
         MotionStage(flow),
         CameraStage(CONFIG.camera, flow),
         ClarityStage(CONFIG.clarity),
-        QualityStage(CONFIG.quality),
+        QualityStage(CONFIG.quality, MediaLimits()),
         AestheticStage(),
         ExposureStage(),
         SensitiveStage(CONFIG.sensitive),

@@ -6,6 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from pipeline.media.config import MediaLimits
 from pipeline.onnx_model import WeightsError
 from pipeline.score.config import QualityConfig
 from pipeline.score.natural_scene import patch_features
@@ -44,7 +45,7 @@ def test_gaussian_noise_has_the_shape_two_in_its_own_statistics() -> None:
 
 
 def test_small_and_flat_pictures_fail_with_their_reason() -> None:
-    stage = QualityStage(QualityConfig())
+    stage = QualityStage(QualityConfig(), MediaLimits())
     stage.setup()
     small = clip_of([picture(64, 64)] * 2)
     flat = clip_of([np.full((240, 320, 3), 50, np.uint8)] * 2)
@@ -75,7 +76,9 @@ def brightness_network(path: Path, kind: str = "quality") -> str:
 
 
 def test_a_configured_network_stands_beside_niqe(tmp_path: Path) -> None:
-    stage = QualityStage(QualityConfig(model=brightness_network(tmp_path / "quality.onnx")))
+    stage = QualityStage(
+        QualityConfig(model=brightness_network(tmp_path / "quality.onnx")), MediaLimits()
+    )
     stage.setup()
     image = picture()
     (result,) = stage.process([clip_of([image] * 8)])
@@ -87,4 +90,4 @@ def test_a_configured_network_stands_beside_niqe(tmp_path: Path) -> None:
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     name = brightness_network(tmp_path / "flow.onnx", kind="flow")
     with pytest.raises(WeightsError, match="kind is 'flow'"):
-        QualityStage(QualityConfig(model=name)).setup()
+        QualityStage(QualityConfig(model=name), MediaLimits()).setup()
