@@ -17,13 +17,8 @@ from torch.library import custom_op
 
 from modeling.block_operations import NORM_EPS, BlockOperations, QkNorms
 from modeling.kernels import head_kernels, row_kernels
+from modeling.kernels.launch import current_launch
 from modeling.rope import RopeTable
-
-# Rows that a program walks over. More programs hide latency, fewer write fewer partial sums.
-_FORWARD_ROWS = 4
-_BACKWARD_PROGRAMS = 1056  # eight for each multiprocessor of a Hopper GPU
-_PAIRS = 16  # of row and head in a tile
-_BACKWARD_TILES = 16
 
 
 def _power_of_two(least: int) -> int:
@@ -39,8 +34,8 @@ def _per_sample(x_B1D: Tensor) -> Tensor:
     return _readable(x_B1D.reshape(x_B1D.shape[0], x_B1D.shape[-1]))
 
 
-def _num_warps(width_padded: int) -> int:
-    return max(1, min(16, width_padded // 256))
+def _num_warps(width_padded: int, values_each: int) -> int:
+    return max(1, min(16, width_padded // (32 * values_each)))
 
 
 @custom_op("reelsieve::norm_modulate", mutates_args=())
@@ -98,11 +93,12 @@ def _launch_rows(
     out = x.new_empty(x.shape) if has_norm else x
     y = x if y is None else _readable(y)
     gate, shift, scale = (x[:, 0] if v is None else _per_sample(v) for v in (gate, shift, scale))
-    padded = _power_of_two(d)
-    row_kernels.forward_kernel[(-(-n // _FORWARD_ROWS), b)](
-        x, gate, y, shift, scale, total, out, n, _FORWARD_ROWS, x.stride(0), x.stride(1),
+    padded, launch = _power_of_two(d), current_launch()
+    rows_each, num_warps = launch.forward_rows, _num_warps(padded, launch.forward_values)
+    row_kernels.forward_kernel[(-(-n // rows_each), b)](
+        x, gate, y, shift, scale, total, out, n, rows_each, x.stride(0), x.stride(1),
         y.stride(0), y.stride(1), gate.stride(0), shift.stride(0), scale.stride(0), eps,
-        D=d, DP=padded, GATE=has_gate, NORM=has_norm, num_warps=_num_warps(padded),
+        D=d, DP=padded, GATE=has_gate, NORM=has_norm, num_warps=num_warps,
     )  # fmt: skip
     return total, out
 
@@ -181,15 +177,17 @@ def _launch_rows_backward(
         dy = like
     g_total, g_out, x, y = (like if v is None else v for v in (g_total, g_out, x, y))
     gate_BD, scale_BD = (like[:, 0] if v is None else _per_sample(v) for v in (gate, scale))
-    rows_each = max(1, -(-n * b // _BACKWARD_PROGRAMS))
+    launch = current_launch()
+    rows_each = max(1, -(-n * b // launch.backward_programs))
     num_programs = -(-n // rows_each)
     partial_BP3D = torch.empty(b, num_programs, 3, d, device=like.device, dtype=torch.float32)
     padded = _power_of_two(d)
+    num_warps = _num_warps(padded, launch.backward_values)
     row_kernels.backward_kernel[(num_programs, b)](
         g_total, g_out, x, gate_BD, y, scale_BD, dx, dy, partial_BP3D, n, rows_each,
         g_total.stride(0), g_total.stride(1), g_out.stride(0), g_out.stride(1), x.stride(0),
         x.stride(1), y.stride(0), y.stride(1), gate_BD.stride(0), scale_BD.stride(0), eps,
-        D=d, DP=padded, GATE=has_gate, NORM=has_norm, num_warps=_num_warps(padded),
+        D=d, DP=padded, GATE=has_gate, NORM=has_norm, num_warps=num_warps,
     )  # fmt: skip
     sums = partial_BP3D.sum(1).unbind(1)
     # Copies: results of an operator must not share memory.
@@ -410,10 +408,12 @@ def _launch_heads(
     out_rows, heads, e = q.shape[1:]
     num_turned = 0 if cos is None else min(n, cos.shape[0])
     cos, sin = (weights[0] if v is None else v for v in (cos, sin))
-    head_kernels.forward_kernel[(-(-n * heads // _PAIRS), b)](
+    launch = current_launch()
+    pairs = launch.head_pairs
+    head_kernels.forward_kernel[(-(-n * heads // pairs), b)](
         x, q, k, q if v is None else v, *weights, cos, sin, n, num_turned, first_row, out_rows,
-        x.stride(0), x.stride(1), eps, H=heads, E=e, EP=_power_of_two(e), R=_PAIRS,
-        VALUES=v is not None,
+        x.stride(0), x.stride(1), eps, H=heads, E=e, EP=_power_of_two(e), R=pairs,
+        VALUES=v is not None, num_warps=launch.head_warps,
     )  # fmt: skip
 
 
@@ -435,13 +435,15 @@ def _launch_heads_backward(
     num_turned = 0 if cos is None else min(n, cos.shape[0])
     cos, sin = (weights[0] if v is None else v for v in (cos, sin))
     dx = x.new_empty(x.shape)
-    num_programs = -(-n * heads // (_PAIRS * _BACKWARD_TILES))
+    launch = current_launch()
+    pairs, tiles_each = launch.head_backward_pairs, launch.head_backward_tiles
+    num_programs = -(-n * heads // (pairs * tiles_each))
     partial_BP2E = torch.empty(b, num_programs, 2, e, device=x.device, dtype=torch.float32)
     head_kernels.backward_kernel[(num_programs, b)](
         dq, dk, dv, x, dx, partial_BP2E, *weights, cos, sin, n, num_turned, first_row,
-        _BACKWARD_TILES, width, *dq.stride()[:3], *dk.stride()[:3], *dv.stride()[:3],
-        x.stride(0), x.stride(1), eps, H=heads, E=e, EP=_power_of_two(e), R=_PAIRS,
-        VALUES=len(grads) == 3,
+        tiles_each, width, *dq.stride()[:3], *dk.stride()[:3], *dv.stride()[:3],
+        x.stride(0), x.stride(1), eps, H=heads, E=e, EP=_power_of_two(e), R=pairs,
+        VALUES=len(grads) == 3, num_warps=launch.head_backward_warps,
     )  # fmt: skip
     sums_2E = partial_BP2E.sum((0, 1))
     dq_weight, dk_weight = (

@@ -1,0 +1,31 @@
+"""How the work of the kernels is cut into programs. `benchmarks.tune_kernels` measures it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """More programs hide latency; fewer write fewer partial sums."""
+
+    forward_rows: int = 4  # that a program walks over
+    forward_values: int = 8  # of a row that a thread holds
+    backward_programs: int = 1056  # eight for each multiprocessor of a Hopper GPU
+    backward_values: int = 8
+    head_pairs: int = 16  # of row and head in a tile
+    head_warps: int = 4
+    head_backward_pairs: int = 16
+    head_backward_warps: int = 4
+    head_backward_tiles: int = 16  # that a program walks over
+
+
+_launch = Launch()
+
+
+def current_launch() -> Launch:
+    return _launch
+
+
+def use_launch(other: Launch) -> None:
+    """From the next call on, in this process."""
+    global _launch
+    _launch = other
