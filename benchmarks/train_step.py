@@ -89,6 +89,7 @@ class Bench:
         normed = PLAIN._replace(norm_modulate=op.norm_modulate)
         gated = normed._replace(gated_add=op.gated_add, gated_add_norm=op.gated_add_norm)
         by = replace(self.plain, attention=self.attention)
+        on_gpu = self.device.type == "cuda"
         rows = [
             ("plain", self.plain),
             ("fused", self.best),
@@ -97,6 +98,7 @@ class Bench:
             ("+ norm", replace(by, operations=normed)),
             ("+ gate", replace(by, operations=gated)),
             ("diffusers, no mask", self.theirs_fast),
+            *([("fused, CUDA graph", replace(self.best, graph=True))] if on_gpu else []),
             *([("fused, fp8 tensorwise", replace(self.best, fp8="tensorwise"))] if fp8 else []),
             *([("fused, fp8 rowwise", replace(self.best, fp8="rowwise"))] if fp8 else []),
             ("plain, eager", replace(self.plain, compiled=False)),
