@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from modeling.train.config import Kind, TrainConfig
+    from modeling.train.layout import Layout
+    from modeling.train.parallel import Parallel
     from modeling.train.trainer import Resume, RunResult
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -43,7 +47,8 @@ def train(
 ) -> None:
     """Train on shards. The same command again goes on where it stopped."""
     from modeling.data.errors import DataError
-    from modeling.train.errors import TrainError
+    from modeling.train.errors import ConfigError, TrainError
+    from modeling.train.layout import is_main_process
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     try:
@@ -51,6 +56,10 @@ def train(
         built = make_config(shards or [], weight, config, settings or [], flags)
         place = out or Path("runs") / (Path(config).stem if config else built.model)
         result = _run(built, place, resume, init_from, dry_run=dry_run)
+    except ConfigError as error:
+        if not is_main_process():  # every process finds it; one says it
+            raise typer.Exit(1) from None
+        _fail(str(error))
     except (TrainError, DataError, FileNotFoundError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -113,23 +122,20 @@ def _run(
     dry_run: bool,
 ) -> "RunResult | None":
     from modeling.train import compute, report
-    from modeling.train.data_parallel import (
-        DataParallel,
-        check_layout,
+    from modeling.train.export import read_weights
+    from modeling.train.layout import (
+        find_layout,
         launched_processes,
         local_rank,
+        processes_per_node,
     )
-    from modeling.train.export import read_weights
-    from modeling.train.parallel import Parallel, SingleProcess
     from modeling.train.stream import BatchStream, open_corpus
     from modeling.train.trainer import Trainer
 
-    check_layout(config, launched_processes())
+    layout = find_layout(config, launched_processes(), processes_per_node())
     device = compute.pick_device(config.compute, local_rank())
     compute.prepare(config.compute, device)
-    parallel: Parallel = SingleProcess(device)
-    if launched_processes() > 1:
-        parallel = DataParallel(device, config.parallel.context_ranks)
+    parallel = _make_parallel(layout, device, compute.precision(config.compute, device))
     stream = BatchStream(
         open_corpus(config.data, cache=None if dry_run else out / "index-cache"),
         config,
@@ -137,7 +143,7 @@ def _run(
         world_size=parallel.world_size,
         pin_memory=device.type == "cuda",
     )
-    plan = report.make_plan(config, stream, device, world_size=parallel.world_size)
+    plan = report.make_plan(config, stream, device, layout)
     init = None
     if init_from is not None:
         file, init = read_weights(init_from)
@@ -163,6 +169,18 @@ def _run(
     return result
 
 
+def _make_parallel(layout: "Layout", device: "torch.device", dtype: "torch.dtype") -> "Parallel":
+    from modeling.train.data_parallel import DataParallel
+    from modeling.train.parallel import SingleProcess
+    from modeling.train.sharded_parallel import ShardedParallel
+
+    if layout.num_processes == 1:
+        return SingleProcess(device)
+    if layout.shard_ranks == 1:
+        return DataParallel(device, layout)
+    return ShardedParallel(device, layout, dtype)
+
+
 def _parse_resume(text: str) -> "Resume":
     if text == "auto":
         return "auto"
@@ -175,15 +193,31 @@ def _print_plan(lines: list[str]) -> None:
 
 
 def _say(result: "RunResult", out: Path) -> None:
+    from modeling.train.layout import is_main_process
+
     if result.signal is not None:
-        command = shlex.join(["python", "-m", "modeling.train", *sys.argv[1:]])
-        typer.echo(
-            f"{result.signal.name}: saved step {result.step} in {out}; go on with\n  {command}"
-        )
+        if is_main_process():
+            typer.echo(
+                f"{result.signal.name}: saved step {result.step} in {out}; go on with\n"
+                f"  {_same_command()}"
+            )
         raise typer.Exit(128 + result.signal)
+    if not is_main_process():
+        return
     typer.echo(f"done: step {result.step}, {result.final}")
     for path in result.previews:
         typer.echo(f"preview  {path}")
+
+
+def _same_command() -> str:
+    from modeling.train.layout import launched_processes, processes_per_node
+
+    module = ["-m", "modeling.train", *sys.argv[1:]]
+    if launched_processes() == 1:
+        return shlex.join(["python", *module])
+    if launched_processes() > processes_per_node():
+        return shlex.join(["torchrun", *module]) + "   (and torchrun's options as before)"
+    return shlex.join(["torchrun", "--nproc-per-node", str(launched_processes()), *module])
 
 
 def _fail(message: str) -> NoReturn:

@@ -126,9 +126,14 @@ def dit_memory(
     checkpointing: str,
     value_bytes: int,
     has_ema: bool,
+    num_shards: int = 1,
 ) -> Memory:
-    """`num_tokens` of a whole micro-batch, text included."""
-    weights = num_weights * (_BYTES_PER_WEIGHT + _BYTES_OF_EMA * has_ema)
+    """Of one process, with `num_tokens` of its micro-batch, text included."""
+    weights = num_weights * (_BYTES_PER_WEIGHT + _BYTES_OF_EMA * has_ema) / num_shards
+    if num_shards > 1:
+        # One block computes while the next is gathered; gradients are summed in fp32.
+        block = num_weights * 2 / (2 * config.num_layers + config.num_single_layers)
+        weights += block * (2 * value_bytes + value_bytes + 4)
     num_blocks = config.num_layers + config.num_single_layers
     kept = _KEPT_BYTES[checkpointing, value_bytes] * num_blocks
     # One block is whole at a time even where all is recomputed.

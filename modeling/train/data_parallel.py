@@ -4,7 +4,6 @@ Processes stand as data ranks x context ranks. `rank` and `world_size` count dat
 of one data rank have the same samples and share their tokens (context_parallel.py).
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
@@ -16,63 +15,55 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling.dit import VideoDiT
-from modeling.train.config import TrainConfig
 from modeling.train.context_parallel import ContextParallel
 from modeling.train.errors import ConfigError
+from modeling.train.layout import Layout
 from modeling.train.parallel import Network
 
 # The main process samples and exports alone, while the others wait.
-_TIMEOUT = timedelta(hours=1)
-
-
-def launched_processes() -> int:
-    """How many processes the launcher (torchrun, Ray Train) has started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def local_rank() -> int:
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
-def check_layout(config: TrainConfig, num_processes: int) -> None:
-    """Raise ConfigError for a layout that cannot be."""
-    context = config.parallel.context_ranks
-    if num_processes % context:
-        raise ConfigError(
-            f"parallel.context_ranks = {context} does not divide the {num_processes} processes"
-        )
-    if context > 1 and config.model != "dit":
-        raise ConfigError(
-            f"parallel.context_ranks = {context} is for a DiT: a VAE has no tokens to divide"
-        )
+TIMEOUT = timedelta(hours=1)
 
 
 class DataParallel:
     """See `Parallel` in parallel.py."""
 
-    def __init__(self, device: torch.device, context_ranks: int = 1) -> None:
-        self.device = device
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-        self.num_processes = dist.get_world_size()
+    def __init__(self, device: torch.device, layout: Layout) -> None:
+        self.device = self.build_device = device
+        # Ray Train makes the processes' group, and ends it.
+        self._owns_group = not dist.is_initialized()
+        if self._owns_group:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        if dist.get_world_size() != layout.num_processes:
+            raise ConfigError(
+                f"the launcher promised {layout.num_processes} processes and started "
+                f"{dist.get_world_size()}"
+            )
+        self.num_processes = layout.num_processes
         self.is_main = dist.get_rank() == 0
-        self.world_size = self.num_processes // context_ranks
-        self.rank, _ = divmod(dist.get_rank(), context_ranks)
-        self._context_ranks = context_ranks
+        self.world_size = layout.data_ranks
+        self.rank, _ = divmod(dist.get_rank(), layout.context_ranks)
+        self._context_ranks = layout.context_ranks
         self._context_group: dist.ProcessGroup | None = None
-        for first in range(0, self.num_processes, context_ranks):
-            members = list(range(first, first + context_ranks))
-            group = dist.new_group(members, timeout=_TIMEOUT)
+        if layout.context_ranks == 1:
+            return
+        for first in range(0, self.num_processes, layout.context_ranks):
+            members = list(range(first, first + layout.context_ranks))
+            group = dist.new_group(members, timeout=TIMEOUT)
             if dist.get_rank() in members:
                 self._context_group = cast(dist.ProcessGroup, group)
 
     def wrap(self, network: Network) -> Network:
-        if self._context_ranks > 1 and isinstance(network, VideoDiT):
-            assert self._context_group is not None
-            ContextParallel(network, self._context_group)
+        self._divide_tokens(network)
         on_gpu = [self.device.index] if self.device.type == "cuda" else None
         wrapped = DistributedDataParallel(network, device_ids=on_gpu, gradient_as_bucket_view=True)
         return cast(Network, wrapped)
+
+    def _divide_tokens(self, network: nn.Module) -> None:
+        if self._context_group is not None and isinstance(network, VideoDiT):
+            ContextParallel(network, self._context_group)
+
+    def place(self, network: nn.Module) -> None:
+        del network
 
     def accumulate(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         if not isinstance(network, DistributedDataParallel):
@@ -111,12 +102,15 @@ class DataParallel:
     def barrier(self) -> None:
         dist.barrier()
 
-    def whole(self, tensor: Tensor) -> Tensor:
-        return tensor.detach()
+    def whole(self, network: Network) -> Network | None:
+        return network
 
     def close(self) -> None:
         dist.barrier()
-        dist.destroy_process_group()
+        if self._owns_group:
+            dist.destroy_process_group()
+        elif self._context_group is not None:
+            dist.destroy_process_group(self._context_group)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class DitTask:
             pooled=self.text_encoder.pooled_width,
         )
         torch.manual_seed(config.seed)
-        self.model = VideoDiT(self.network_config).to(device)
+        self.model = VideoDiT(self.network_config).to(parallel.build_device)
         self._guided = None
         if config.dit.distill is not None:
             self._guided = _Teacher(config.dit.distill, self, device)
@@ -103,6 +103,8 @@ class DitTask:
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.ema = None if config.ema is None else Ema(self.model, config.ema)
         self._network = parallel.wrap(self.model)
+        if self.ema is not None:
+            parallel.place(self.ema.network)
         self.networks: Mapping[str, nn.Module] = {"model": self.model}
         self.optimizers: list[Optimizer] = make_optimizers(self.model, config.optim)
         self._schedule = Schedule(config.optim, self.optimizers)
@@ -174,7 +176,13 @@ class DitTask:
         return found
 
     def write_final(
-        self, folder: Path, part: Part, *, step: int, data_manifests: tuple[str, ...]
+        self,
+        folder: Path,
+        part: Part,
+        networks: Mapping[str, nn.Module],
+        *,
+        step: int,
+        data_manifests: tuple[str, ...],
     ) -> None:
         del part
         config = FinalConfig(
@@ -188,18 +196,17 @@ class DitTask:
             data_manifests=data_manifests,
             step=step,
         )
-        ema = None if self.ema is None else self.ema.network
-        write_final(folder, config, self.model, ema)
+        ema = cast("VideoDiT | None", networks.get("ema"))
+        write_final(folder, config, cast(VideoDiT, networks["model"]), ema)
 
-    def preview(self, folder: Path, part: Part, *, step: int) -> list[Path]:
+    def preview(self, folder: Path, part: Part, network: nn.Module, *, step: int) -> list[Path]:
         del part
         if self._config.preview is None:
             return []
-        network = self.model if self.ema is None else self.ema.network
         was_training = network.training
         try:
             return sample_clips(
-                network.eval(),
+                cast(VideoDiT, network.to(self._device).eval()),
                 self.vae,
                 self.text_encoder,
                 self._config.preview,

@@ -23,13 +23,18 @@ class Parallel(Protocol):
     num_processes: int  # more than world_size where several share a data rank
     is_main: bool  # the one process that logs, samples and exports
     device: torch.device
+    build_device: torch.device  # where a network to wrap is made; wrapping moves it to `device`
 
     def wrap(self, network: Network) -> Network:
-        """Called once per trained network, on the device, before its optimizer is made.
+        """Called once per trained network, on `build_device`, before its optimizer is made.
 
         What comes back is called in the forward pass. It may be another module (DDP) or the same
         with sharded parameters (FSDP2); names and values of the parameters stay.
         """
+        ...
+
+    def place(self, network: nn.Module) -> None:
+        """Lay out the average of a wrapped network as that network is laid out."""
         ...
 
     def accumulate(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
@@ -57,8 +62,11 @@ class Parallel(Protocol):
 
     def barrier(self) -> None: ...
 
-    def whole(self, tensor: Tensor) -> Tensor:
-        """The whole of a parameter that may be sharded, detached."""
+    def whole(self, network: Network) -> Network | None:
+        """A network that the main process can use alone; elsewhere it may be None.
+
+        Where networks are sharded this gathers a copy, on the CPU: a collective call.
+        """
         ...
 
     def close(self) -> None: ...
@@ -73,10 +81,13 @@ class SingleProcess:
     is_main = True
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.device = self.build_device = device
 
     def wrap(self, network: Network) -> Network:
         return network
+
+    def place(self, network: nn.Module) -> None:
+        del network
 
     def accumulate(self, network: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         del network, last
@@ -97,8 +108,8 @@ class SingleProcess:
     def barrier(self) -> None:
         pass
 
-    def whole(self, tensor: Tensor) -> Tensor:
-        return tensor.detach()
+    def whole(self, network: Network) -> Network | None:
+        return network
 
     def close(self) -> None:
         pass

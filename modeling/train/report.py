@@ -17,6 +17,7 @@ from modeling.train import compute, cost
 from modeling.train.config import TrainConfig
 from modeling.train.dit_task import fitted_config
 from modeling.train.encoders import UNTRAINED_WARNING, find_vae
+from modeling.train.layout import ONE_PROCESS, Layout
 from modeling.train.parts import micro_batch_size
 from modeling.train.stream import BatchStream
 from modeling.vae import CausalVAE, VAEConfig
@@ -44,6 +45,7 @@ class RunPlan:
 
     config: TrainConfig
     device: torch.device
+    layout: Layout
     num_parameters: int
     buckets: tuple[BucketCost, ...]
     epochs: tuple[tuple[str, EpochPlan], ...]
@@ -58,12 +60,12 @@ class RunPlan:
 
 
 def make_plan(
-    config: TrainConfig, stream: BatchStream, device: torch.device, *, world_size: int = 1
+    config: TrainConfig, stream: BatchStream, device: torch.device, layout: Layout = ONE_PROCESS
 ) -> RunPlan:
     """Everything that can be known before a network is built."""
     plans = [(stage.name, stream.plan(n)) for n, stage in enumerate(stream.stages)]
     costs = [
-        _bucket_cost(config, device, name, bucket, world_size)
+        _bucket_cost(config, device, name, bucket, layout)
         for name, plan in plans
         for bucket in plan.buckets
     ]
@@ -80,6 +82,7 @@ def make_plan(
     return RunPlan(
         config=config,
         device=device,
+        layout=layout,
         num_parameters=num_weights,
         buckets=tuple(costs),
         epochs=tuple(plans),
@@ -103,6 +106,8 @@ def describe(plan: RunPlan, *, first_step: int = 0) -> list[str]:
         f"device   {_device_name(device)}, {dtype} products, fp32 weights, recomputation "
         f"{plan.checkpointing}{', compiled' if config.compute.compile else ''}"
     )
+    if plan.layout.num_processes > 1:
+        lines.append(f"spread   {plan.layout.describe()}")
     if config.model == "dit":
         lines += _describe_blocks(config, device)
     lines.append(f"data     {plan.num_samples} samples of {plan.num_manifests} manifests")
@@ -132,9 +137,10 @@ def describe(plan: RunPlan, *, first_step: int = 0) -> list[str]:
         for bucket_name, num in epoch.left_out.items():
             lines.append(f"         {name}: {bucket_name} is left out, {num} samples fill no batch")
     memory = plan.memory
+    each_process = " a process" if plan.layout.num_processes > 1 else ""
     lines.append(
-        f"memory   ~{memory.total / _GIB:.2f} GiB: {memory.weights / _GIB:.2f} for weights and "
-        f"optimizer, {memory.activations / _GIB:.2f} for activations"
+        f"memory   ~{memory.total / _GIB:.2f} GiB{each_process}: {memory.weights / _GIB:.2f} for "
+        f"weights and optimizer, {memory.activations / _GIB:.2f} for activations"
     )
     lines.append(f"run      steps {first_step} to {config.steps}, {_epochs(plan)}")
     return lines
@@ -167,9 +173,9 @@ def _describe_blocks(config: TrainConfig, device: torch.device) -> list[str]:
 
 
 def _bucket_cost(
-    config: TrainConfig, device: torch.device, stage: str, bucket: BucketPlan, world_size: int
+    config: TrainConfig, device: torch.device, stage: str, bucket: BucketPlan, layout: Layout
 ) -> BucketCost:
-    num_local = max(1, bucket.batch // world_size)
+    num_local = max(1, bucket.batch // layout.data_ranks)
     micro = micro_batch_size(bucket.bucket, num_local, config.compute)
     value_bytes = 2 if compute.precision(config.compute, device) == torch.bfloat16 else 4
     has_ema = config.ema is not None
@@ -178,12 +184,15 @@ def _bucket_cost(
         text_tokens = config.dit.text_encoder.max_tokens
         vae_json = find_vae(config.dit.vae).config.model_dump_json()
         encode = cost.vae_encode_flops(vae_json, bucket.bucket.name)
-        num_tokens = micro * (bucket.tokens_per_sample + text_tokens)
+        # Text stands on all peers that divide a sample.
+        own_tokens = -(-bucket.tokens_per_sample // layout.context_ranks)
+        num_tokens = micro * (own_tokens + text_tokens)
+        step_flops = cost.dit_step_flops(network, bucket.bucket, text_tokens)
         return BucketCost(
             stage,
             bucket,
             micro,
-            num_local * cost.dit_step_flops(network, bucket.bucket, text_tokens),
+            num_local * step_flops / layout.context_ranks,
             num_local * encode,
             lambda checkpointing: cost.dit_memory(
                 network,
@@ -192,6 +201,7 @@ def _bucket_cost(
                 checkpointing=checkpointing,
                 value_bytes=value_bytes,
                 has_ema=has_ema,
+                num_shards=layout.shard_ranks,
             ),
         )
     vae = config.vae.network_config

@@ -58,11 +58,20 @@ class Task(Protocol):
         ...
 
     def write_final(
-        self, folder: Path, part: Part, *, step: int, data_manifests: tuple[str, ...]
+        self,
+        folder: Path,
+        part: Part,
+        networks: Mapping[str, nn.Module],
+        *,
+        step: int,
+        data_manifests: tuple[str, ...],
     ) -> None:
-        """The folder that sampling and the next stage start from."""
+        """The folder that sampling and the next stage start from.
+
+        `networks` are "model" and, with averages, "ema", both whole.
+        """
         ...
 
-    def preview(self, folder: Path, part: Part, *, step: int) -> list[Path]:
-        """Sample, or reconstruct, with the averaged weights; the files that were written."""
+    def preview(self, folder: Path, part: Part, network: nn.Module, *, step: int) -> list[Path]:
+        """Sample, or reconstruct, with a whole network; the files that were written."""
         ...

@@ -10,6 +10,7 @@ import logging
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from types import FrameType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modeling.data.batch_size import tokens
 from modeling.data.latent_format import check_encoders
@@ -112,15 +113,16 @@ class Trainer:
             try:
                 with self._signals():
                     self._loop(log)
+                    self._settle()
+                    self._save(wait=True)
             except torch.OutOfMemoryError as error:
                 raise self._out_of_memory() from error
             finally:
                 if log is not None:
                     log.close()
                 self._settle()
-            self._save(wait=True)
-        if self._stopped_by is not None:
-            return RunResult(self.step, self._stopped_by, None)
+        if self._parallel.any(self._stopped_by is not None):
+            return RunResult(self.step, self._stopped_by or signal.SIGTERM, None)
         return self._finish()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -134,8 +136,9 @@ class Trainer:
     def _loop(self, log: MetricsLog | None) -> None:
         config = self.config
         batches = self._stream.batches(self.step)
+        stopping = False  # on all processes alike, whichever were told when
         try:
-            while self.step < config.steps and self._stopped_by is None:
+            while self.step < config.steps and not stopping:
                 started = time.perf_counter()
                 batch = next(batches)
                 waited = time.perf_counter() - started
@@ -147,9 +150,8 @@ class Trainer:
                 if self._due(config.checkpoint.every) and self.step < config.steps:
                     self._save(wait=False)
                 if self._preview_is_due():
-                    self._preview(self._parts(batch)[0])
-                if self._parallel.any(self._stopped_by is not None):
-                    self._stopped_by = self._stopped_by or signal.SIGTERM
+                    self._preview(self._parts(batch)[0], self._whole(self._best))
+                stopping = self._parallel.any(self._stopped_by is not None)
         finally:
             batches.close()
 
@@ -207,7 +209,7 @@ class Trainer:
 
     def _preview_is_due(self) -> bool:
         preview = self.config.preview
-        if preview is None or preview.every is None or not self._parallel.is_main:
+        if preview is None or preview.every is None:
             return False
         return self.step < self.config.steps and self._due(preview.every)
 
@@ -352,13 +354,25 @@ class Trainer:
         """final/ and the last previews, unless they are there already."""
         self._checkpointer.join()
         final = self.out / "final"
+        names = ("model", *self.task.averages())
+        networks = {name: self._whole(name) for name in names}
         if not self._parallel.is_main:
             return RunResult(self.step, None, final)
+        whole = {name: each for name, each in networks.items() if each is not None}
         part = self._last_part()
         hashes = (self._stream.corpus.manifest_hash,)
         with replace_folder(final) as partial:
-            self.task.write_final(partial, part, step=self.step, data_manifests=hashes)
-        return RunResult(self.step, None, final, tuple(self._preview(part)))
+            self.task.write_final(partial, part, whole, step=self.step, data_manifests=hashes)
+        return RunResult(self.step, None, final, tuple(self._preview(part, whole[self._best])))
+
+    @property
+    def _best(self) -> str:
+        """What is sampled: the average where there is one."""
+        return "ema" if self.task.averages() else "model"
+
+    def _whole(self, name: str) -> nn.Module | None:
+        """By all processes at once; None on those that need none."""
+        return self._parallel.whole({**self.task.networks, **self.task.averages()}[name])
 
     def _last_part(self) -> Part:
         """Samples of the last step, read again: `final` follows from the step alone."""
@@ -368,23 +382,32 @@ class Trainer:
         finally:
             batches.close()
 
-    def _preview(self, part: Part) -> list[Path]:
-        if self.config.preview is None:
+    def _preview(self, part: Part, network: nn.Module | None) -> list[Path]:
+        if self.config.preview is None or network is None or not self._parallel.is_main:
             return []
-        written = self.task.preview(self.out / "previews", part, step=self.step)
+        written = self.task.preview(self.out / "previews", part, network, step=self.step)
         for path in written:
             logger.info("wrote %s", path)
         return written
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """The first SIGTERM or SIGINT ends the run after its step; the second at once."""
+        """The first SIGTERM or SIGINT ends the run after its step; the second at once.
+
+        Of several processes the second is not heeded: a launcher passes on what the terminal or
+        the scheduler has sent to every process already. In a thread, where Python takes no
+        signals, nothing is heeded.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def stop(number: int, frame: FrameType | None) -> None:
             del frame
-            if self._stopped_by is not None:
+            if self._stopped_by is None:
+                self._stopped_by = signal.Signals(number)
+            elif self._parallel.num_processes == 1:
                 raise KeyboardInterrupt
-            self._stopped_by = signal.Signals(number)
 
         stopping = (signal.SIGTERM, signal.SIGINT)
         before = [signal.signal(number, stop) for number in stopping]

@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, T frames, H height, W width.
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -75,13 +75,15 @@ class VaeTask:
         self._dtype = compute.precision(config.compute, self._device)
         self._stages = stream_stages(config)
         torch.manual_seed(config.seed)
-        self.model = CausalVAE(config.vae.network_config).to(self._device)
+        self.model = CausalVAE(config.vae.network_config).to(parallel.build_device)
         if init is not None:
             start_from(self.model, init)
         self.model.set_gradient_checkpointing(checkpointing != "off")
         self.num_parameters = sum(p.numel() for p in self.model.parameters())
         self.ema = None if config.ema is None else Ema(self.model, config.ema)
         self._network = parallel.wrap(VaePass(self.model))
+        if self.ema is not None:
+            parallel.place(self.ema.network)
         self.networks: dict[str, nn.Module] = {"model": self.model}
         self.optimizers: list[Optimizer] = make_optimizers(self.model, config.optim)
         self._judge: nn.Module | None = None
@@ -186,25 +188,32 @@ class VaeTask:
         return {}
 
     def write_final(
-        self, folder: Path, part: Part, *, step: int, data_manifests: tuple[str, ...]
+        self,
+        folder: Path,
+        part: Part,
+        networks: Mapping[str, nn.Module],
+        *,
+        step: int,
+        data_manifests: tuple[str, ...],
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        best = self.model if self.ema is None else self.ema.network
+        model = cast(CausalVAE, networks["model"])
+        averaged = cast("CausalVAE | None", networks.get("ema"))
+        best = model if averaged is None else averaged
         scaling_factor = self._scaling_factor(best, part)
         config = self.model.config.model_copy(update={"scaling_factor": scaling_factor})
-        to_original(self.model, folder / "model.safetensors")
-        if self.ema is not None:
-            to_original(self.ema.network, folder / "ema.safetensors")
+        to_original(model, folder / "model.safetensors")
+        if averaged is not None:
+            to_original(averaged, folder / "ema.safetensors")
         before, best.config = best.config, config
         to_diffusers(best, folder / "diffusers")
         best.config = before
         final = VaeFinalConfig(model=config, data_manifests=data_manifests, step=step)
         (folder / "config.json").write_text(final.model_dump_json(indent=2) + "\n")
 
-    def preview(self, folder: Path, part: Part, *, step: int) -> list[Path]:
-        best = self.model if self.ema is None else self.ema.network
+    def preview(self, folder: Path, part: Part, network: nn.Module, *, step: int) -> list[Path]:
         video = to_video(part.tensors["pixels"], self._device)
-        return reconstruct(best, video, folder, step=step)
+        return reconstruct(cast(CausalVAE, network), video, folder, step=step)
 
     def _judge_gradients(
         self,
