@@ -7,15 +7,15 @@ from dataclasses import dataclass
 class Launch:
     """More programs hide latency; fewer write fewer partial sums."""
 
-    forward_rows: int = 4  # that a program walks over
-    forward_values: int = 8  # of a row that a thread holds
-    backward_programs: int = 1056  # eight for each multiprocessor of a Hopper GPU
-    backward_values: int = 8
-    head_pairs: int = 16  # of row and head in a tile
-    head_warps: int = 4
-    head_backward_pairs: int = 16
-    head_backward_warps: int = 4
-    head_backward_tiles: int = 16  # that a program walks over
+    forward_rows: int = 2  # that a program walks over
+    forward_values: int = 16  # of a row that a thread holds
+    backward_programs: int = 528  # four for each multiprocessor of a Hopper GPU
+    backward_values: int = 16
+    head_pairs: int = 8  # of row and head in a tile
+    head_warps: int = 2
+    head_backward_pairs: int = 8
+    head_backward_warps: int = 2
+    head_backward_tiles: int = 4  # that a program walks over
 
 
 _launch = Launch()
