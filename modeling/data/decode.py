@@ -1,29 +1,22 @@
 """Frames of one media member: PyAV, and decord behind the same call.
 
 Both give the frames that the view asks for, scaled by swscale's bicubic filter, as 8-bit RGB. At
-the size of the shard they agree to the bit.
+the size of the shard they agree to the bit. Neither is imported before it is asked for: training on
+latents needs none.
 """
 
 import io
-from collections.abc import Iterator
-from fractions import Fraction
 from typing import Any, Literal, Protocol
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.error import FFmpegError
-from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from modeling.data.errors import DataError, SampleError
+from modeling.data.errors import DataError
 from modeling.data.view import View
 
 Decoder = Literal["pyav", "decord"]
 Pixels = NDArray[np.uint8]
 _JPEG_START = b"\xff\xd8"
-_SEEK_FROM_FRAME = 32  # shards have a keyframe every 32 frames
 
 
 class DecodeFrames(Protocol):
@@ -34,61 +27,17 @@ class DecodeFrames(Protocol):
 
 def frame_decoder(name: Decoder) -> DecodeFrames:
     """Raises DataError where decord is asked for and not installed."""
-    return decode_by_pyav if name == "pyav" else _DecordDecoder()
+    return _pyav() if name == "pyav" else _DecordDecoder()
 
 
-def decode_by_pyav(media: bytes, view: View, out_THWC: Pixels) -> None:
-    """Decodes up to the last wanted frame, from the keyframe before the first one."""
-    position_of = {int(index): position for position, index in enumerate(view.frames)}
-    scaler, num_filled = VideoReformatter(), 0
-    try:
-        with av.open(io.BytesIO(media), "r") as container:
-            for index, frame in _numbered_frames(container, view.start):
-                if frame.is_corrupt:
-                    raise SampleError(f"frame {index} is damaged")
-                if index in position_of:
-                    out_THWC[position_of[index]] = _scaled_rgb(scaler, frame, view)
-                    num_filled += 1
-                if num_filled == len(out_THWC):
-                    return
-    except (FFmpegError, IndexError, EOFError) as error:
-        raise SampleError(f"cannot be decoded ({error})") from error
-    raise SampleError(f"{num_filled} of {len(out_THWC)} frames are there")
+def _pyav() -> DecodeFrames:
+    from modeling.data.decode_pyav import decode_by_pyav
+
+    return decode_by_pyav
 
 
-def _numbered_frames(container: InputContainer, start: int) -> Iterator[tuple[int, VideoFrame]]:
-    """Frames with their indices, from the keyframe at or before `start` or earlier."""
-    stream = container.streams.video[0]
-    stream.thread_type = "NONE"  # the loader decodes many samples side by side instead
-    if start >= _SEEK_FROM_FRAME and stream.average_rate and stream.time_base:
-        tick = Fraction(1) / (stream.average_rate * stream.time_base)
-        container.seek(round(start * tick), stream=stream)
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                raise SampleError("a frame has no time stamp")
-            yield round(frame.pts / tick), frame
-        return
-    yield from enumerate(container.decode(stream))
-
-
-def _scaled_rgb(scaler: VideoReformatter, frame: VideoFrame, view: View) -> Pixels:
-    height, width = view.scaled_HW
-    picture: Any = scaler.reformat(
-        frame,
-        width=width,
-        height=height,
-        format="rgb24",
-        dst_color_range=ColorRange.JPEG,
-        interpolation=Interpolation.BICUBIC,
-        threads=1,
-    )
-    plane = picture.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-    image_HWC = rows[:, : width * 3].reshape(height, width, 3)
-    return _cut(image_HWC, view)
-
-
-def _cut(image_HWC: Pixels, view: View) -> Pixels:
+def cut_view(image_HWC: Pixels, view: View) -> Pixels:
+    """The view's part of a scaled picture or of several."""
     bottom, right = view.top + view.shape.height, view.left + view.shape.width
     return image_HWC[..., view.top : bottom, view.left : right, :]
 
@@ -107,10 +56,11 @@ class _DecordDecoder:
                 "decoder", "decord is not installed", "pip install 'reelsieve[decord]', or use pyav"
             ) from error
         self._decord: Any = decord
+        self._other = _pyav()
 
     def __call__(self, media: bytes, view: View, out_THWC: Pixels) -> None:
         if media.startswith(_JPEG_START):
-            decode_by_pyav(media, view, out_THWC)
+            self._other(media, view, out_THWC)
             return
         height, width = view.scaled_HW
         try:
@@ -119,6 +69,6 @@ class _DecordDecoder:
             )
             frames_THWC = video.get_batch(view.frames).asnumpy()
         except (self._decord.DECORDError, IndexError):
-            decode_by_pyav(media, view, out_THWC)
+            self._other(media, view, out_THWC)
         else:
-            out_THWC[:] = _cut(frames_THWC, view)
+            out_THWC[:] = cut_view(frames_THWC, view)

@@ -15,7 +15,8 @@ from torch import Tensor
 from modeling.caption_text import CaptionTextConfig
 from modeling.data.batch_size import PlanConfig
 from modeling.data.corpus import ShardCorpus
-from modeling.data.decode import Decoder, decode_by_pyav, frame_decoder
+from modeling.data.decode import Decoder, frame_decoder
+from modeling.data.decode_pyav import decode_by_pyav
 from modeling.data.errors import DataError
 from modeling.data.loader import Batch, DataLoaderConfig, SampleLoader
 from modeling.data.plan import PlanState
