@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    import torch
-
     from modeling.train.config import Kind, TrainConfig
-    from modeling.train.layout import Layout
-    from modeling.train.parallel import Parallel
     from modeling.train.trainer import Resume, RunResult
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
@@ -129,13 +125,14 @@ def _run(
         local_rank,
         processes_per_node,
     )
+    from modeling.train.spread import make_parallel
     from modeling.train.stream import BatchStream, open_corpus
     from modeling.train.trainer import Trainer
 
     layout = find_layout(config, launched_processes(), processes_per_node())
     device = compute.pick_device(config.compute, local_rank())
     compute.prepare(config.compute, device)
-    parallel = _make_parallel(layout, device, compute.precision(config.compute, device))
+    parallel = make_parallel(layout, device, compute.precision(config.compute, device))
     stream = BatchStream(
         open_corpus(config.data, cache=None if dry_run else out / "index-cache"),
         config,
@@ -167,18 +164,6 @@ def _run(
     result = trainer.run()
     parallel.close()
     return result
-
-
-def _make_parallel(layout: "Layout", device: "torch.device", dtype: "torch.dtype") -> "Parallel":
-    from modeling.train.data_parallel import DataParallel
-    from modeling.train.parallel import SingleProcess
-    from modeling.train.sharded_parallel import ShardedParallel
-
-    if layout.num_processes == 1:
-        return SingleProcess(device)
-    if layout.shard_ranks == 1:
-        return DataParallel(device, layout)
-    return ShardedParallel(device, layout, dtype)
 
 
 def _parse_resume(text: str) -> "Resume":

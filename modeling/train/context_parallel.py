@@ -15,8 +15,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention import attend
 from modeling.dit import VideoDiT
+from modeling.dit_layers import DoubleBlock, SingleBlock
 from modeling.rope import RopeTable
 
 
@@ -33,6 +33,12 @@ class _Exchange(torch.autograd.Function):
         return _all_to_all(gradients[0], ctx.group), None
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _exchange(x_P: Tensor, group: dist.ProcessGroup) -> Tensor:
+    """Collectives end a compiled graph."""
+    return cast(Tensor, _Exchange.apply(x_P, group))
+
+
 def _all_to_all(x_P: Tensor, group: dist.ProcessGroup) -> Tensor:
     x_P = x_P.contiguous()
     received = torch.empty_like(x_P)
@@ -41,7 +47,10 @@ def _all_to_all(x_P: Tensor, group: dist.ProcessGroup) -> Tensor:
 
 
 class ContextParallel:
-    """Installs itself into the blocks of a network; idle while the network does not train."""
+    """Installs itself into the blocks of a network; idle while the network does not train.
+
+    What attention the blocks had computes here too, on the tokens or heads of one process.
+    """
 
     def __init__(self, network: VideoDiT, group: dist.ProcessGroup) -> None:
         self._group = group
@@ -49,6 +58,7 @@ class ContextParallel:
         self._num_image = 0  # of the whole, in the block that runs
         self._active = False
         blocks = [*network.double_blocks, *network.single_blocks]
+        self._attend = cast("DoubleBlock | SingleBlock", blocks[0]).attention
         for number, block in enumerate(blocks):
             block.register_forward_pre_hook(self._enter_first if number == 0 else self._enter)
         blocks[-1].register_forward_hook(self._leave)
@@ -81,25 +91,25 @@ class ContextParallel:
     ) -> Tensor:
         """Full attention over the tokens of all processes, for this process's tokens."""
         if not self._active:
-            return attend(q_BHNE, k_BHNE, v_BHNE, num_valid_B)
+            return self._attend(q_BHNE, k_BHNE, v_BHNE, num_valid_B)
         num_local, num_image = self._num_local, self._num_image
         if q_BHNE.shape[1] % self._size:
             k_BHNE, v_BHNE = (
                 torch.cat([self._gather(x[:, :, :num_local], dim=2), x[:, :, num_local:]], dim=2)
                 for x in (k_BHNE, v_BHNE)
             )
-            return attend(q_BHNE, k_BHNE, v_BHNE, num_valid_B)
+            return self._attend(q_BHNE, k_BHNE, v_BHNE, num_valid_B)
         q, k, v = (self._to_heads(x) for x in (q_BHNE, k_BHNE, v_BHNE))
-        mixed = attend(q, k, v, num_valid_B)
+        mixed = self._attend(q, k, v, num_valid_B)
         image, text = mixed[:, :, :num_image], mixed[:, :, num_image:]
         padded = F.pad(image, (0, 0, 0, num_local * self._size - num_image))
-        own = _Exchange.apply(torch.stack(padded.chunk(self._size, dim=2)), self._group)
+        own = _exchange(torch.stack(padded.chunk(self._size, dim=2)), self._group)
         return torch.cat([own.transpose(0, 1).flatten(1, 2), self._gather_heads(text)], dim=2)
 
     def _to_heads(self, x_BHNE: Tensor) -> Tensor:
         """All tokens of this process's heads, image first."""
         image, text = x_BHNE[:, :, : self._num_local], x_BHNE[:, :, self._num_local :]
-        received = _Exchange.apply(torch.stack(image.chunk(self._size, dim=1)), self._group)
+        received = _exchange(torch.stack(image.chunk(self._size, dim=1)), self._group)
         whole = torch.cat(received.unbind(0), dim=2)[:, :, : self._num_image]
         return torch.cat([whole, text.chunk(self._size, dim=1)[self._rank]], dim=2)
 
@@ -122,5 +132,5 @@ class ContextParallel:
 
     def _collect(self, x: Tensor, dim: int) -> Tensor:
         copies = x.unsqueeze(0).expand(self._size, *x.shape)
-        received = cast(Tensor, _Exchange.apply(copies, self._group))
+        received = _exchange(copies, self._group)
         return torch.cat(received.unbind(0), dim=dim)
