@@ -4,6 +4,8 @@
     model.safetensors    weights, original key layout
     ema.safetensors      averaged weights (used for sampling when there)
     diffusers/           the same weights (averaged if there) for diffusers' from_pretrained
+    adapter/             of a LoRA run: what it adds to its base (modeling/adapter.py); the weights
+                         above have it added already
 
 A diffusers pipeline folder (transformer/, vae/, text_encoder/, ...) can be sampled from as well.
 """
@@ -26,6 +28,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 SHIPPED_VAE = Path(__file__).parent / "weights" / "small_vae"
 CONFIG_FILE = "config.json"
+ADAPTER = "adapter"
 _WEIGHTS_FILE, _EMA_FILE = "model.safetensors", "ema.safetensors"
 
 

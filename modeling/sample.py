@@ -84,6 +84,9 @@ def sample(
     rewrite_endpoint: Annotated[str | None, typer.Option(help="URL instead of a model")] = None,
     fps: Annotated[int, typer.Option(min=1)] = 24,
     vae: Annotated[Path | None, typer.Option(help="the VAE's folder, if it has moved")] = None,
+    lora: Annotated[
+        Path | None, typer.Option(help="an adapter's folder, over the checkpoint")
+    ] = None,
     device: Annotated[str | None, typer.Option()] = None,
     dtype: Annotated[Literal["float32", "bfloat16"] | None, typer.Option()] = None,
 ) -> None:
@@ -118,7 +121,9 @@ def sample(
             cfg_scale=cfg,
         )
         torch_dtype = None if dtype is None else getattr(torch, dtype)
-        sampler = Sampler.load(checkpoint, vae_folder=vae, device=device, dtype=torch_dtype)
+        sampler = Sampler.load(
+            checkpoint, vae_folder=vae, lora=lora, device=device, dtype=torch_dtype
+        )
         if sampler.vae_is_untrained:
             typer.echo(UNTRAINED_VAE_WARNING, err=True)
         latent_BCTHW = _denoise(sampler, request)

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from modeling.adapter import apply_adapter
 from modeling.dit import VideoDiT
 from modeling.final_folder import (
     freeze,
@@ -99,21 +100,27 @@ class Sampler:
         checkpoint: Path,
         *,
         vae_folder: Path | None = None,
+        lora: Path | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype | None = None,
     ) -> "Sampler":
         """From a run's `final/` folder or a diffusers pipeline folder.
 
+        `lora` is the folder of an adapter, which is added to the DiT (modeling/adapter.py).
+
         Raises:
-            FileNotFoundError: no checkpoint there, or a package with weights is missing.
+            FileNotFoundError: no checkpoint or adapter there, or a package is missing.
             ValueError: parts that do not belong together, by fingerprint or width.
 
         """
+        stored = dtype if lora is None else None  # an adapter is added before anything is rounded
         if is_diffusers_pipeline(checkpoint):
-            dit, text_config = read_diffusers_pipeline(checkpoint, device=device, dtype=dtype)
+            dit, text_config = read_diffusers_pipeline(checkpoint, device=device, dtype=stored)
+            _adapt(dit, lora, dtype)
             vae = read_vae(vae_folder or checkpoint / "vae", device=device)
             return cls(freeze(dit), vae, TextEncoder(text_config, device))
-        config, dit = read_final(checkpoint, device=device, dtype=dtype)
+        config, dit = read_final(checkpoint, device=device, dtype=stored)
+        _adapt(dit, lora, dtype)
         vae = read_vae(
             vae_folder or config.find_vae_folder(),
             device=device,
@@ -200,3 +207,9 @@ class Sampler:
             guidance * batch if self.dit.config.guidance_embeds else None,
         )
         return velocity.float()
+
+
+def _adapt(dit: VideoDiT, lora: Path | None, dtype: torch.dtype | None) -> None:
+    if lora is not None:
+        apply_adapter(dit, lora)
+        dit.to(dtype)

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 STATE_FILE = "state.json"
 _TENSORS = "tensors"
+_PLACE = "_place"  # where something lies: said, not compared
 _ONE_PROCESS = "torch.distributed is disabled"  # a warning of PyTorch; here it is meant so
 
 
@@ -237,12 +238,17 @@ def check_identity(checkpoint: Path, saved: Mapping[str, Any], own: Mapping[str,
     # A hash differs because something else does: name it only where nothing else is found.
     ends = ("_hash", "_fingerprint")
     for key in sorted(before.keys() | now.keys(), key=lambda key: (key.endswith(ends), key)):
-        if before.get(key) != now.get(key):
+        if before.get(key) != now.get(key) and not key.endswith(_PLACE):
             raise CheckpointError(
-                f"{checkpoint} was made with {key} = {before.get(key)!r}, this run has "
-                f"{now.get(key)!r}; use its settings, or begin in another --out (with --init-from "
-                "for its weights)"
+                f"{checkpoint} was made with {key} = {_shown(before, key)}, this run has "
+                f"{_shown(now, key)}; use its settings, or begin in another --out (with "
+                "--init-from for its weights)"
             )
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    place = values.get(key.removesuffix("_fingerprint") + _PLACE)
+    return repr(values.get(key)) if place is None else f"{values[key]!r} ({place})"
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

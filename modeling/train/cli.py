@@ -141,10 +141,10 @@ def _run(
         pin_memory=device.type == "cuda",
     )
     plan = report.make_plan(config, stream, device, layout)
-    init = None
+    init_file, init = None, None
     if init_from is not None:
-        file, init = read_weights(init_from)
-        typer.echo(f"weights  of {file}")
+        init_file, init = read_weights(init_from)
+        typer.echo(f"weights  of {init_file}")
     if dry_run:
         if parallel.is_main:
             _print_plan(report.describe(plan))
@@ -158,6 +158,7 @@ def _run(
         plan=plan,
         resume=_parse_resume(resume),
         init=init,
+        init_file=init_file,
     )
     if parallel.is_main:
         _print_plan(report.describe(plan, first_step=trainer.step))

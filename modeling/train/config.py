@@ -18,6 +18,7 @@ from modeling.flow_matching import FlowConfig
 from modeling.model_family import MODEL_FAMILY
 from modeling.perceptual import PerceptualConfig
 from modeling.text_config import TextEncoderConfig
+from modeling.train.lora_config import LoraTraining
 from modeling.train.optim_config import OptimConfig
 from modeling.train.parallel_config import ParallelConfig
 from modeling.vae_config import VAE_CONFIGS, VAEConfig
@@ -245,6 +246,7 @@ class TrainConfig(StrictModel):
     data: DataConfig = DataConfig()
     dit: DitTraining = DitTraining()
     vae: VaeTraining = VaeTraining()
+    lora: LoraTraining | None = None
     optim: OptimConfig = OptimConfig()
     ema: EmaConfig | None = EmaConfig()
     compute: ComputeConfig = ComputeConfig()
@@ -267,4 +269,26 @@ class TrainConfig(StrictModel):
                 raise ValueError(f"compute.{idle[0]} has no effect on a VAE")
             if self.optim.optimizer == "muon":
                 raise ValueError("optim.optimizer = 'muon' is for a DiT: a VAE's weights are 5-D")
+        if self.lora is not None:
+            self._check_lora(self.lora)
         return self
+
+    def _check_lora(self, lora: LoraTraining) -> None:
+        if self.model == "vae":
+            raise ValueError("the section lora is for a DiT, not for a VAE")
+        if self.dit.distill is not None:
+            raise ValueError("dit.distill trains a whole network, lora additions to one: set one")
+        if self.optim.optimizer == "muon":
+            raise ValueError("optim.optimizer = 'muon' is for whole matrices: lora takes 'adamw'")
+        if self.parallel.data != "ddp":
+            raise ValueError(
+                f"parallel.data = {self.parallel.data!r} divides what is trained, and of lora that "
+                "is little: take 'ddp'"
+            )
+        if lora.dropout and self.compute.compile:
+            raise ValueError(f"lora.dropout = {lora.dropout} does not go with compute.compile")
+        if lora.dropout and self.parallel.context_ranks > 1:
+            raise ValueError(
+                f"lora.dropout = {lora.dropout} does not go with parallel.context_ranks = "
+                f"{self.parallel.context_ranks}"
+            )

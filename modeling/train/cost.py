@@ -1,8 +1,9 @@
 """What a step costs: FLOPs, memory, time. Exact where it can be, else an estimate that says so.
 
 Convention of TFLOP/s and MFU: matrix products, convolutions and full attention of the trained
-network, three times the forward pass, a multiply-add being two; recomputation, the frozen VAE and
-text encoder, and elementwise work count nothing. MFU divides by the dense bf16 peak of the device.
+network, three times the forward pass (twice for layers that LoRA keeps frozen), a multiply-add
+being two; recomputation, the frozen VAE and text encoder, and elementwise work count nothing. MFU
+divides by the dense bf16 peak of the device.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from modeling.data.batch_size import tokens
 from modeling.discriminator import DiscriminatorConfig, PatchDiscriminator3d
 from modeling.dit_config import DiTConfig
 from modeling.dit_cost import forward_flops
+from modeling.train.lora_config import LoraTraining, lora_forward_flops, num_lora_parameters
 from modeling.vae import CausalVAE, VAEConfig
 from schemas.tier import Bucket
 
@@ -34,6 +36,7 @@ _PEAK_TFLOPS = {
 }
 _BYTES_PER_WEIGHT = 16  # fp32 weight, gradient and both moments of AdamW
 _BYTES_OF_EMA = 4
+_BYTES_PER_FROZEN_WEIGHT = 4
 
 
 def peak_tflops(device: torch.device) -> float | None:
@@ -44,12 +47,22 @@ def peak_tflops(device: torch.device) -> float | None:
     return next((peak for part, peak in _PEAK_TFLOPS.items() if part in name), None)
 
 
-def dit_step_flops(config: DiTConfig, bucket: Bucket, num_text_tokens: int) -> float:
-    """Of training on one sample."""
+def dit_step_flops(
+    config: DiTConfig, bucket: Bucket, num_text_tokens: int, lora: LoraTraining | None = None
+) -> float:
+    """Of training on one sample. With LoRA, a frozen layer's weights take no gradient."""
     forward = forward_flops(
         config, num_image_tokens=tokens(bucket), num_text_tokens=num_text_tokens
     )
-    return TRAINING_FACTOR * forward
+    if lora is None:
+        return TRAINING_FACTOR * forward
+    num_tokens = tokens(bucket) + num_text_tokens
+    num_blocks = config.num_layers + config.num_single_layers
+    attention = 4.0 * num_blocks * num_tokens**2 * config.hidden_size
+    added = lora_forward_flops(
+        config, lora, num_image_tokens=tokens(bucket), num_text_tokens=num_text_tokens
+    )
+    return 2 * forward + attention + TRAINING_FACTOR * added
 
 
 @cache
@@ -127,9 +140,13 @@ def dit_memory(
     value_bytes: int,
     has_ema: bool,
     num_shards: int = 1,
+    lora: LoraTraining | None = None,
 ) -> Memory:
     """Of one process, with `num_tokens` of its micro-batch, text included."""
-    weights = num_weights * (_BYTES_PER_WEIGHT + _BYTES_OF_EMA * has_ema) / num_shards
+    frozen = 0 if lora is None else num_weights
+    trained = num_weights if lora is None else num_lora_parameters(config, lora)
+    weights = trained * (_BYTES_PER_WEIGHT + _BYTES_OF_EMA * has_ema) / num_shards
+    weights += frozen * _BYTES_PER_FROZEN_WEIGHT
     if num_shards > 1:
         # One block computes while the next is gathered; gradients are summed in fp32.
         block = num_weights * 2 / (2 * config.num_layers + config.num_single_layers)

@@ -17,7 +17,7 @@ from modeling.data.batch_size import tokens
 from modeling.data.draw import generator, normal_like, share
 from modeling.data.latent_format import POOLED, STATES, TEXT_ENCODER, VAE
 from modeling.dit import DiTConfig, VideoDiT
-from modeling.final_folder import FinalConfig, freeze, read_final, write_final
+from modeling.final_folder import ADAPTER, FinalConfig, freeze, read_final, write_final
 from modeling.fingerprint import model_fingerprint
 from modeling.flow_matching import interpolate, sample_sigma, velocity_loss
 from modeling.kernels.select import apply_kernels
@@ -27,6 +27,7 @@ from modeling.train.config import DistillConfig, TrainConfig
 from modeling.train.ema import Ema
 from modeling.train.encoders import VaeSource, find_vae, keep_untrained, load_vae
 from modeling.train.errors import ConfigError
+from modeling.train.lora import LoraDit
 from modeling.train.optim import Schedule, make_optimizers
 from modeling.train.parallel import Parallel
 from modeling.train.parts import Part, to_video
@@ -66,6 +67,7 @@ class DitTask:
         out: Path,
         checkpointing: compute.Checkpointing,
         init: Mapping[str, Tensor] | None = None,
+        init_file: Path | None = None,
     ) -> None:
         self._config, self._parallel, self._out = config, parallel, out
         device = parallel.device
@@ -88,6 +90,12 @@ class DitTask:
             self._guided.start_student(self.model)
         if init is not None:
             start_from(self.model, init)
+        self.num_parameters = sum(p.numel() for p in self.model.parameters())
+        self._lora = None
+        if config.lora is not None:
+            if init is None:
+                raise ConfigError("lora adapts a trained network: give --init-from RUN")
+            self._lora = LoraDit(self.model, config.lora, base=init_file, seed=config.seed)
         if checkpointing == "selective":
             self.model.set_gradient_checkpointing(True, compute.selective_contexts())
         else:
@@ -100,13 +108,13 @@ class DitTask:
             for block in [*self.model.double_blocks, *self.model.single_blocks]:
                 block.compile()
         self.model.train()
-        self.num_parameters = sum(p.numel() for p in self.model.parameters())
-        self.ema = None if config.ema is None else Ema(self.model, config.ema)
+        trained = self.model if self._lora is None else self._lora.adapter
+        self.ema = None if config.ema is None else Ema(trained, config.ema)
         self._network = parallel.wrap(self.model)
         if self.ema is not None:
             parallel.place(self.ema.network)
-        self.networks: Mapping[str, nn.Module] = {"model": self.model}
-        self.optimizers: list[Optimizer] = make_optimizers(self.model, config.optim)
+        self.networks: Mapping[str, nn.Module] = {"model": trained}
+        self.optimizers: list[Optimizer] = make_optimizers(trained, config.optim)
         self._schedule = Schedule(config.optim, self.optimizers)
         self._empty_texts: dict[Medium, TextEncoding] = {}  # what "" becomes, for latent shards
         self._text_lengths: list[int] = []  # of the samples of one step, for its FLOPs
@@ -117,6 +125,8 @@ class DitTask:
         self._note_lengths(conditions.text, step)
         noise = self._normal(part, step, "noise", tuple(latent.shape[1:]))
         x = interpolate(latent, noise, conditions.sigma_B)
+        if self._lora is not None:
+            self._lora.draw_for(seed=self._config.seed, keys=part.draw_keys, step=step)
         with self._parallel.accumulate(self._network, last=last):
             with compute.autocast(self._device, self.dtype):
                 predicted = self.predict(self._network, x, conditions)
@@ -135,14 +145,14 @@ class DitTask:
         self._text_lengths += text.lengths_B.tolist()
 
     def clip(self, max_norm: float) -> Values:
-        return {"grad_norm": self._parallel.clip_grad_norm(self.model.parameters(), max_norm)}
+        return {"grad_norm": self._parallel.clip_grad_norm(self._trained.parameters(), max_norm)}
 
     def apply(self, *, step: int) -> float:
         rate_share = self._schedule.set(step)
         for optimizer in self.optimizers:
             optimizer.step()
         if self.ema is not None:
-            self.ema.follow(self.model, step)
+            self.ema.follow(self._trained, step)
         return rate_share
 
     def shape(self, bucket: Bucket, step: int) -> Bucket:
@@ -153,7 +163,13 @@ class DitTask:
         num_text = self._config.dit.text_encoder.max_tokens
         if self._text_lengths and self._text_lengths_step == step:
             num_text = round(sum(self._text_lengths) / len(self._text_lengths))
-        return num_samples * cost.dit_step_flops(self.network_config, bucket, num_text)
+        return num_samples * cost.dit_step_flops(
+            self.network_config, bucket, num_text, self._config.lora
+        )
+
+    @property
+    def _trained(self) -> nn.Module:
+        return self.networks["model"]
 
     def averages(self) -> Mapping[str, nn.Module]:
         return {} if self.ema is None else {"ema": self.ema.network}
@@ -173,6 +189,9 @@ class DitTask:
         found = self.encoders()
         if self._guided is not None:
             found["teacher_fingerprint"] = self._guided.fingerprint
+        if self._lora is not None:
+            found["lora_base_fingerprint"] = self._lora.base_fingerprint
+            found["lora_base_place"] = self._lora.base_place
         return found
 
     def write_final(
@@ -196,6 +215,9 @@ class DitTask:
             data_manifests=data_manifests,
             step=step,
         )
+        if self._lora is not None:
+            self._lora.write(folder / ADAPTER, networks.get("ema", networks["model"]), step=step)
+            networks = {name: self._lora.merged(each) for name, each in networks.items()}
         ema = cast("VideoDiT | None", networks.get("ema"))
         write_final(folder, config, cast(VideoDiT, networks["model"]), ema)
 
@@ -203,6 +225,8 @@ class DitTask:
         del part
         if self._config.preview is None:
             return []
+        if self._lora is not None:
+            network = self._lora.merged(network)
         was_training = network.training
         try:
             return sample_clips(

@@ -18,6 +18,7 @@ from modeling.train.config import TrainConfig
 from modeling.train.dit_task import fitted_config
 from modeling.train.encoders import UNTRAINED_WARNING, find_vae
 from modeling.train.layout import ONE_PROCESS, Layout
+from modeling.train.lora_config import num_lora_parameters
 from modeling.train.parts import micro_batch_size
 from modeling.train.stream import BatchStream
 from modeling.vae import CausalVAE, VAEConfig
@@ -100,7 +101,7 @@ def describe(plan: RunPlan, *, first_step: int = 0) -> list[str]:
     name = "own config" if network is not None else size
     lines = [f"model    {config.model} ({name}), {plan.num_parameters:,} parameters"]
     if config.model == "dit":
-        lines += _describe_encoders(config)
+        lines += _describe_lora(config) + _describe_encoders(config)
     dtype = "bf16" if compute.precision(config.compute, device) == torch.bfloat16 else "fp32"
     lines.append(
         f"device   {_device_name(device)}, {dtype} products, fp32 weights, recomputation "
@@ -151,6 +152,17 @@ def _epochs(plan: RunPlan) -> str:
     return f"an epoch of {plan.epochs[-1][0]} has {steps:,} steps"
 
 
+def _describe_lora(config: TrainConfig) -> list[str]:
+    lora = config.lora
+    if lora is None:
+        return []
+    num_trained = num_lora_parameters(_dit_config(config), lora)
+    return [
+        f"lora     rank {lora.rank} on {len(lora.targets)} kinds of layers: {num_trained:,} "
+        "parameters are trained, all others stay"
+    ]
+
+
 def _describe_encoders(config: TrainConfig) -> list[str]:
     source = find_vae(config.dit.vae)
     text = config.dit.text_encoder
@@ -187,7 +199,7 @@ def _bucket_cost(
         # Text stands on all peers that divide a sample.
         own_tokens = -(-bucket.tokens_per_sample // layout.context_ranks)
         num_tokens = micro * (own_tokens + text_tokens)
-        step_flops = cost.dit_step_flops(network, bucket.bucket, text_tokens)
+        step_flops = cost.dit_step_flops(network, bucket.bucket, text_tokens, config.lora)
         return BucketCost(
             stage,
             bucket,
@@ -202,6 +214,7 @@ def _bucket_cost(
                 value_bytes=value_bytes,
                 has_ema=has_ema,
                 num_shards=layout.shard_ranks,
+                lora=config.lora,
             ),
         )
     vae = config.vae.network_config

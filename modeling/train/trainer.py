@@ -88,13 +88,14 @@ class Trainer:
         plan: report.RunPlan,
         resume: Resume = "auto",
         init: Mapping[str, Tensor] | None = None,
+        init_file: Path | None = None,
     ) -> None:
         self.config, self.out = config, out
         self._parallel, self._stream, self._plan = parallel, stream, plan
         out.mkdir(parents=True, exist_ok=True)
         self._checkpointer = Checkpointer(out, config.checkpoint, parallel)
         self._source = self._find_checkpoint(resume)
-        self.task: Task = self._make_task(init if self._source is None else None)
+        self.task: Task = self._make_task(init, init_file)
         self._guard = NanGuard(config.max_bad_steps)
         self.step = 0
         self.counters = Counters()
@@ -322,12 +323,19 @@ class Trainer:
             )
         return newest
 
-    def _make_task(self, init: Mapping[str, Tensor] | None) -> Task:
+    def _make_task(self, init: Mapping[str, Tensor] | None, init_file: Path | None) -> Task:
+        if self._source is not None and self.config.lora is None:
+            init = None  # a checkpoint has all weights but the base of adapters
         checkpointing = self._plan.checkpointing
         if self.config.model == "vae":
             return VaeTask(self.config, self._parallel, checkpointing=checkpointing, init=init)
         task = DitTask(
-            self.config, self._parallel, out=self.out, checkpointing=checkpointing, init=init
+            self.config,
+            self._parallel,
+            out=self.out,
+            checkpointing=checkpointing,
+            init=init,
+            init_file=init_file,
         )
         if self._stream.is_latent:
             check_encoders(self._stream.corpus, task.latent_encoders())

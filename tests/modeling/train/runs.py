@@ -106,12 +106,22 @@ def make_trainer(
     *,
     resume: Resume = "auto",
     init: dict[str, Tensor] | None = None,
+    init_file: Path | None = None,
 ) -> Trainer:
     torch.set_num_threads(1)
     parallel = SingleProcess(torch.device("cpu"))
     stream = BatchStream(open_corpus(config.data), config)
     plan = report.make_plan(config, stream, parallel.device)
-    return Trainer(config, out, parallel, stream=stream, plan=plan, resume=resume, init=init)
+    return Trainer(
+        config,
+        out,
+        parallel,
+        stream=stream,
+        plan=plan,
+        resume=resume,
+        init=init,
+        init_file=init_file,
+    )
 
 
 def start(kind: dict[str, Any], manifest: str, out: Path) -> "Run":

@@ -45,6 +45,22 @@ def test_a_setting_without_key_or_value_is_refused(text: str) -> None:
         ({"dit": {"size": "huge"}}, "size must be one of tiny, .* got 'huge'"),
         ({"model": "vae", "data": {"view": {}}}, "data.view has no effect on a VAE"),
         ({"compute": {"micro_batch": 1, "micro_tokens": 9}}, "set one"),
+        ({"model": "vae", "compute": {"kernels": "plain"}}, "compute.kernels has no effect on a"),
+        ({"model": "vae", "compute": {"attention": "flash"}}, "compute.attention has no effect on"),
+        ({"lora": {"targets": ["q_proj"]}}, "lora.targets.0: .*'img_attn_qkv'"),
+        ({"lora": {"targets": ["linear1", "linear1"]}}, "lora: targets names a layer twice"),
+        ({"lora": {}, "model": "vae"}, "the section lora is for a DiT"),
+        ({"lora": {}, "dit": {"distill": {"teacher": "x"}}}, "additions to one: set one"),
+        ({"lora": {}, "optim": {"optimizer": "muon"}}, "lora takes 'adamw'"),
+        ({"lora": {}, "parallel": {"data": "fsdp"}}, "parallel.data = 'fsdp' .* take 'ddp'"),
+        (
+            {"lora": {"dropout": 0.1}, "compute": {"compile": True}},
+            "lora.dropout = 0.1 does not go with compute.compile",
+        ),
+        (
+            {"lora": {"dropout": 0.1}, "parallel": {"context_ranks": 2}},
+            "lora.dropout = 0.1 does not go with parallel.context_ranks = 2",
+        ),
         (
             {"model": "vae", "vae": {"loss": {"adversarial_start": 5}}},
             "vae.loss.adversarial_start has no effect",

@@ -31,7 +31,7 @@ def test_a_recipe_plans_a_run(name: str, both: list[str]) -> None:
         options += ["--shards", manifest]
     if build_config([read_tables(find_config(name))]).model == "dit":
         options += ["--vae", "untrained", "--set", 'dit.text_encoder.states="byte"']
-    if name == "sft":
+    if name in ("sft", "sft_lora"):
         options += ["--set", "data.tag_weights={even = 1.0}"]
     done = CliRunner().invoke(app, options)
     assert done.exit_code == 0, done.output
