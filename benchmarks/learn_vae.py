@@ -15,11 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from benchmarks.learn_data import HeldOut, TrainingMedia
-from benchmarks.learn_fast import FastVae, fused_pass_is_right
 from benchmarks.learn_optimizer import Graphed, MuonAdam
 from benchmarks.learn_start import start_linear
 from benchmarks.reconstruction import PcaAutoencoder
 from modeling.evaluate.fidelity import measure, psnr_db, to_levels
+from modeling.gaussian import DiagonalGaussian
+from modeling.kernels.select import choose_vae_kernels
+from modeling.kernels.vae_check import apply_vae_operations
 from modeling.vae import VAE_CONFIGS, CausalVAE
 from modeling.vae_loss import kl_per_value
 
@@ -78,14 +80,16 @@ class ReconstructionLoss:
     perceptual nor an adversarial term: both trade fidelity for sharpness.
     """
 
-    def __init__(self, fast: FastVae) -> None:
-        self._fast = fast
+    def __init__(self, vae: CausalVAE) -> None:
+        self._vae = vae
 
     def __call__(self, video: Tensor) -> dict[str, Tensor]:
-        posterior = self._fast.encode(video)
+        # Without the checks of `encode` and `decode`, which a CUDA graph cannot hold.
+        vae = self._vae
+        posterior = DiagonalGaussian.from_moments(vae.quant_conv(vae.encoder(video)))
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         latent = mean + torch.exp(0.5 * logvar) * torch.randn_like(mean)
-        decoded = self._fast.decode(latent.to(video.dtype)).float()
+        decoded = vae.decoder(vae.post_quant_conv(latent.to(video.dtype))).float()
         difference = decoded - video.float()
         square_B = difference.square().flatten(1).mean(1)
         l1, root = difference.abs().mean(), (square_B + _LEAST_ERROR).sqrt().mean()
@@ -119,7 +123,9 @@ class VaeTraining:
         self.rate = rate
         self.rate_trials: dict[str, float] = {}
         self.curve: list[dict[str, float]] = []
-        self.is_fused = device.type == "cuda" and fused_pass_is_right(self.vae, device)
+        kernels = choose_vae_kernels("auto", device, torch.bfloat16)
+        apply_vae_operations(self.vae, kernels.operations)
+        self.kernels = kernels.name
         self._begin()
         logger.info("start: %s", self.quick_psnr())
 
@@ -131,7 +137,7 @@ class VaeTraining:
             self.network.to(memory_format=torch.channels_last_3d)
         self._weights: list[Tensor] = list(self.vae.parameters())
         self._optimizer = MuonAdam(self.vae)
-        self._losses = ReconstructionLoss(FastVae(self.network, fused=self.is_fused))
+        self._losses = ReconstructionLoss(self.network)
         self._graphs: dict[torch.Size, Graphed | None] = {}
 
     def _try_rates(self) -> None:
@@ -359,7 +365,7 @@ def run_vae(
         "seconds_setup_and_training": start - run_start,
         "rate": training.rate,
         "psnr_db_by_tried_rate": training.rate_trials,
-        "fused_kernels": training.is_fused,
+        "kernels": training.kernels,
         "fidelity": training.report(),
     }
     training.save(report)

@@ -2,8 +2,8 @@
 
 All in one run: diffusers' AutoencoderKLHunyuanVideo with bf16 weights, as it is commonly trained
 (batch 1, gradient checkpointing) and compiled at larger batches, against ours with float32 weights
-and bf16 products: plain, channels-last, compiled, and with the fused kernels of `learn_fast` (norm,
-SiLU and padding in one pass). Loss: L1 plus a little KL, no perceptual and no adversarial term.
+and bf16 products: plain, channels-last, compiled, and with the fused kernels (norm, SiLU and
+padding in one pass). Loss: L1 plus a little KL, no perceptual and no adversarial term.
 
 Convention: convolutions and attention, three times the forward pass; MFU of 989.4 TFLOP/s.
 
@@ -15,6 +15,7 @@ Run: python -m benchmarks.vae_step --out OUT.json [--parts steps tiles] [--secon
 """
 
 import argparse
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +25,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.learn_fast import FastVae, fused_pass_is_right
 from benchmarks.step_timer import PEAK_TFLOPS, Record, machine, time_calls
 from modeling.gaussian import DiagonalGaussian
+from modeling.kernels.select import choose_vae_kernels
+from modeling.kernels.vae_check import apply_vae_operations
 from modeling.train.cost import vae_step_flops
 from modeling.vae import VAE_CONFIGS, CausalVAE, VAEConfig
-from modeling.vae_tiling import TilingConfig, decode_plan, encode_plan, tiled
+from modeling.vae_tiling import TilingConfig
 from schemas.tier import Bucket
 
 PARTS = ("steps", "tiles")
@@ -38,7 +40,7 @@ _KL_WEIGHT = 1e-6
 
 @dataclass(frozen=True)
 class Variant:
-    network: Literal["diffusers", "plain", "fast"]
+    network: Literal["diffusers", "plain", "fused"]
     batch: int
     checkpointing: bool = False
     channels_last: bool = True
@@ -51,16 +53,14 @@ class Bench:
         self.config: VAEConfig = VAE_CONFIGS["tiny" if tiny else "hunyuan"]
         self.clip = (5, 32, 32) if tiny else (17, 256, 256)
         self.long = (29, 64, 48) if tiny else (65, 512, 512)
-        self.fused = device.type == "cuda" and fused_pass_is_right(
-            CausalVAE(VAE_CONFIGS["tiny"]).to(device), device
-        )
-        record.about |= machine() | {"fused kernels": self.fused}
+        self.kernels = choose_vae_kernels("auto", device, torch.bfloat16)
+        record.about |= machine() | {"kernels": f"{self.kernels.name}, {self.kernels.reason}"}
 
     def steps(self) -> None:
         rows = [
             ("diffusers, checkpointing", Variant("diffusers", 1, True, False), 25.0),
-            ("ours, fused", Variant("fast", 1), 25.0),
-            ("ours, fused", Variant("fast", 4), 30.0),
+            ("ours, fused", Variant("fused", 1), 25.0),
+            ("ours, fused", Variant("fused", 4), 30.0),
             ("diffusers, compiled", Variant("diffusers", 4, compiled=True), 150.0),
             ("diffusers", Variant("diffusers", 1, channels_last=False), 20.0),
             ("ours, plain, checkpointing", Variant("plain", 1, True, False), 20.0),
@@ -72,7 +72,7 @@ class Bench:
                 Variant("diffusers", 4, True, True, True),
                 150.0,
             ),
-            ("ours, fused", Variant("fast", 6), 30.0),
+            ("ours, fused, checkpointing", Variant("fused", 4, True), 30.0),
         ]
         for name, variant, needs in rows:
             layout = ", channels last" if variant.channels_last else ""
@@ -141,21 +141,15 @@ class Bench:
             return vae.decode(latent).sample, posterior.mean, posterior.logvar
 
         ours: Any = network
-        if variant.network == "fast":
-            ours = FastVae(cast(CausalVAE, network), fused=self.fused)
+        if variant.network == "fused":
+            apply_vae_operations(cast(CausalVAE, network), self.kernels.operations)
 
         def own(video: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             with torch.autocast(self.device.type, torch.bfloat16):
-                if variant.network == "fast":
-                    posterior = ours.encode(video.bfloat16())
-                else:
-                    moments = ours.quant_conv(ours.encoder(video.bfloat16()))
-                    posterior = DiagonalGaussian.from_moments(moments)
+                moments = ours.quant_conv(ours.encoder(video.bfloat16()))
+                posterior = DiagonalGaussian.from_moments(moments)
                 latent = posterior.mean + torch.exp(0.5 * posterior.logvar) * noise.bfloat16()
-                if variant.network == "fast":
-                    decoded = ours.decode(latent)
-                else:
-                    decoded = ours.decoder(ours.post_quant_conv(latent))
+                decoded = ours.decoder(ours.post_quant_conv(latent))
             return decoded, posterior.mean, posterior.logvar
 
         if variant.compiled:
@@ -199,32 +193,20 @@ class Bench:
         latent = torch.randn(
             1, *self.config.latent_shape(*self.long), device=self.device
         ).bfloat16()
-        fast = FastVae(ours, fused=self.fused)
-        ratios = {
-            "spatial": self.config.spatial_compression_ratio,
-            "temporal": self.config.temporal_compression_ratio,
-        }
-
-        def moments(tile: Tensor) -> Tensor:
-            posterior = fast.encode(_channels_last_copy(tile))
-            return torch.cat([posterior.mean, posterior.logvar], dim=1)
-
-        def pixels(tile: Tensor) -> Tensor:
-            return fast.decode(_channels_last_copy(tile))
-
-        ours.enable_tiling(tiling)
+        fused = copy.deepcopy(ours)
+        apply_vae_operations(fused, self.kernels.operations)
+        for each in (ours, fused):
+            each.enable_tiling(tiling)
         pairs: dict[str, dict[str, Callable[[], Tensor]]] = {
             "encode": {
                 "diffusers": lambda: theirs.encode(video).latent_dist.mean,
                 "ours": lambda: ours.encode(video).mean,
-                "ours, fused": lambda: tiled(moments, video, encode_plan(tiling, **ratios)).chunk(
-                    2, dim=1
-                )[0],
+                "ours, fused": lambda: fused.encode(video).mean,
             },
             "decode": {
                 "diffusers": lambda: theirs.decode(latent).sample,
                 "ours": lambda: ours.decode(latent),
-                "ours, fused": lambda: tiled(pixels, latent, decode_plan(tiling, **ratios)),
+                "ours, fused": lambda: fused.decode(latent),
             },
         }
         exact = self._ours().eval()
@@ -266,10 +248,6 @@ def _channels_last(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)
-
-
-def _channels_last_copy(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last_3d)
 
 
 def main() -> None:

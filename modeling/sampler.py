@@ -27,6 +27,7 @@ from modeling.flow_matching import (
     integrate,
     sampling_sigmas,
 )
+from modeling.kernels.select import speed_up
 from modeling.text_encoder import TextEncoder, TextEncoding, check_fingerprint
 from modeling.vae import CausalVAE
 from modeling.vae_tiling import TilingConfig
@@ -118,6 +119,7 @@ class Sampler:
             dit, text_config = read_diffusers_pipeline(checkpoint, device=device, dtype=stored)
             _adapt(dit, lora, dtype)
             vae = read_vae(vae_folder or checkpoint / "vae", device=device)
+            vae = speed_up(vae, torch.float32)
             return cls(freeze(dit), vae, TextEncoder(text_config, device))
         config, dit = read_final(checkpoint, device=device, dtype=stored)
         _adapt(dit, lora, dtype)
@@ -126,6 +128,7 @@ class Sampler:
             device=device,
             expected_fingerprint=config.vae_fingerprint,
         )
+        vae = speed_up(vae, torch.float32)
         text_encoder = TextEncoder(config.text_encoder, device)
         check_fingerprint(
             text_encoder.fingerprint, config.text_encoder_fingerprint, "the text encoder"

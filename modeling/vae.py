@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.causal_conv import CausalConv3d
@@ -51,7 +50,7 @@ class Encoder(nn.Module):
         layers = [layer for block in blocks for layer in block.layers()]
         h_BCTHW = self.conv_in(video_BCTHW)
         h_BCTHW = run_layers(layers, h_BCTHW, checkpointing=self.gradient_checkpointing)
-        return cast(Tensor, self.conv_out(F.silu(self.conv_norm_out(h_BCTHW))))
+        return self.conv_out.of_normed(self.conv_norm_out, h_BCTHW)
 
 
 class Decoder(nn.Module):
@@ -82,7 +81,7 @@ class Decoder(nn.Module):
         layers = [layer for block in blocks for layer in block.layers()]
         h_BCTHW = self.conv_in(latent_BCTHW)
         h_BCTHW = run_layers(layers, h_BCTHW, checkpointing=self.gradient_checkpointing)
-        return cast(Tensor, self.conv_out(F.silu(self.conv_norm_out(h_BCTHW))))
+        return self.conv_out.of_normed(self.conv_norm_out, h_BCTHW)
 
 
 class CausalVAE(nn.Module):
@@ -167,6 +166,10 @@ class CausalVAE(nn.Module):
             yield self.tiling is not None
         finally:
             self.tiling = before
+
+    def causal_convolutions(self) -> Iterator[CausalConv3d]:
+        """Whoever holds the operations that a pass is made of (modeling/vae_operations.py)."""
+        return (module for module in self.modules() if isinstance(module, CausalConv3d))
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Keep only the inputs of the layers and recompute the rest in the backward pass."""

@@ -49,8 +49,8 @@ class ResnetBlock(nn.Module):
         )
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        h_BCTHW = self.conv1(F.silu(self.norm1(x_BCTHW)))
-        h_BCTHW = self.conv2(F.silu(self.norm2(h_BCTHW)))
+        h_BCTHW = self.conv1.of_normed(self.norm1, x_BCTHW)
+        h_BCTHW = self.conv2.of_normed(self.norm2, h_BCTHW)
         skip_BCTHW = x_BCTHW if self.conv_shortcut is None else self.conv_shortcut(x_BCTHW)
         return cast(Tensor, skip_BCTHW + h_BCTHW)
 
@@ -93,14 +93,6 @@ class Downsample(nn.Module):
         return cast(Tensor, self.conv(x_BCTHW))
 
 
-def repeat_nearest(x_BCTHW: Tensor, factor_THW: tuple[int, int, int]) -> Tensor:
-    """Every value repeated t x h x w times."""
-    b, c, num_frames, height, width = x_BCTHW.shape
-    t, h, w = factor_THW
-    wide = x_BCTHW[:, :, :, None, :, None, :, None].expand(b, c, num_frames, t, height, h, width, w)
-    return wide.reshape(b, c, num_frames * t, height * h, width * w)
-
-
 class Upsample(nn.Module):
     """Nearest-neighbor enlargement, then a convolution. The first frame is not repeated in time."""
 
@@ -110,10 +102,7 @@ class Upsample(nn.Module):
         self.conv = CausalConv3d(channels, channels)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        _, h, w = self.factor_THW
-        first = repeat_nearest(x_BCTHW[:, :, :1], (1, h, w))
-        rest = repeat_nearest(x_BCTHW[:, :, 1:], self.factor_THW)
-        return cast(Tensor, self.conv(torch.cat([first, rest], dim=2)))
+        return self.conv.of_enlarged(x_BCTHW, self.factor_THW)
 
 
 class MidBlock(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor
 from modeling.evaluate.fidelity import Fidelity, measure
 from modeling.evaluate.samples import Sample
 from modeling.evaluate.subject import VaeSubject
+from modeling.kernels.select import speed_up
 from modeling.train import compute
 from modeling.train.parts import to_video
 from modeling.vae import CausalVAE
@@ -26,6 +27,7 @@ def fidelities(
     found = {}
     for name, network in subject.networks.items():
         device = next(network.parameters()).device
+        speed_up(network, dtype)
         videos = (to_video(sample.tensors["pixels"], device) for sample in samples)
         through = partial(round_trip, network, dtype=dtype, tile_above_pixels=tile_above_pixels)
         found[name] = measure(through, videos)

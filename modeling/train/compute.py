@@ -10,12 +10,14 @@ import torch
 from torch.utils.checkpoint import create_selective_checkpoint_contexts
 
 from modeling.attention_check import BACKENDS, AttentionChoice, choose_attention
+from modeling.block_operations import BlockOperations
 from modeling.dit import Contexts
 from modeling.dit_config import DiTConfig
-from modeling.kernels.select import KernelChoice, choose_kernels
+from modeling.kernels.select import KernelChoice, Kernels, choose_kernels, choose_vae_kernels
 from modeling.train.config import ComputeConfig
 from modeling.train.cost import Memory
 from modeling.train.errors import ConfigError
+from modeling.vae_operations import VaeOperations
 
 Checkpointing = Literal["off", "selective", "full"]
 _CHECKPOINTINGS: tuple[Checkpointing, ...] = ("off", "selective", "full")
@@ -63,17 +65,32 @@ def precision(config: ComputeConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if config.precision == "bf16" else torch.float32
 
 
-def kernel_choice(config: ComputeConfig, device: torch.device) -> KernelChoice:
+def kernel_choice(config: ComputeConfig, device: torch.device) -> KernelChoice[BlockOperations]:
     """Plain or fused operations of a DiT's blocks. Raises ConfigError if fused ones cannot run."""
     return _kernel_choice(config.kernels, device, precision(config, device))
 
 
+def vae_kernel_choice(config: ComputeConfig, device: torch.device) -> KernelChoice[VaeOperations]:
+    """As `kernel_choice`, of a VAE's convolutions."""
+    return _vae_kernel_choice(config.kernels, device, precision(config, device))
+
+
 @cache
 def _kernel_choice(
-    wanted: Literal["auto", "fused", "plain"], device: torch.device, dtype: torch.dtype
-) -> KernelChoice:
+    wanted: Kernels, device: torch.device, dtype: torch.dtype
+) -> KernelChoice[BlockOperations]:
     try:
         return choose_kernels(wanted, device, dtype)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+@cache
+def _vae_kernel_choice(
+    wanted: Kernels, device: torch.device, dtype: torch.dtype
+) -> KernelChoice[VaeOperations]:
+    try:
+        return choose_vae_kernels(wanted, device, dtype)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

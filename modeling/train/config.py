@@ -182,9 +182,9 @@ class ComputeConfig(StrictModel):
 
     A step's share of the rank is cut into so many parts as that needs; gradients add up over them.
     "auto" of `activation_checkpointing` takes the fastest that the memory estimate allows.
-    `kernels` and `attention` are a DiT's: what its blocks do between products, as plain PyTorch or
-    as Triton kernels ("auto": kernels, on a GPU where they prove right), and the attention backend
-    ("auto": on a GPU the first of a fixed order that proves right).
+    `kernels`: what a DiT's blocks do between products, or a VAE around its convolutions, as plain
+    PyTorch or as Triton kernels ("auto": kernels, on a GPU where they prove right). `attention`:
+    a DiT's backend ("auto": on a GPU the first of a fixed order that proves right).
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -265,8 +265,8 @@ class TrainConfig(StrictModel):
         if self.model == "vae":
             if "view" in self.data.model_fields_set:
                 raise ValueError("data.view has no effect on a VAE: each stage has its view")
-            if idle := sorted({"kernels", "attention"} & self.compute.model_fields_set):
-                raise ValueError(f"compute.{idle[0]} has no effect on a VAE")
+            if "attention" in self.compute.model_fields_set:
+                raise ValueError("compute.attention has no effect on a VAE")
             if self.optim.optimizer == "muon":
                 raise ValueError("optim.optimizer = 'muon' is for a DiT: a VAE's weights are 5-D")
         if self.lora is not None:

@@ -21,6 +21,7 @@ from modeling.final_folder import ADAPTER, FinalConfig, freeze, read_final, writ
 from modeling.fingerprint import model_fingerprint
 from modeling.flow_matching import interpolate, sample_sigma, velocity_loss
 from modeling.kernels.select import apply_kernels
+from modeling.kernels.vae_check import apply_vae_operations
 from modeling.text_encoder import Medium, TextEncoder, TextEncoding
 from modeling.train import compute, cost
 from modeling.train.config import DistillConfig, TrainConfig
@@ -75,6 +76,8 @@ class DitTask:
         self.dtype = compute.precision(config.compute, device)
         self._vae_source = find_vae(config.dit.vae)
         self.vae, self._vae_fingerprint = load_vae(self._vae_source, device)
+        around = compute.vae_kernel_choice(config.compute, device)
+        apply_vae_operations(self.vae, around.operations)
         self.text_encoder = TextEncoder(config.dit.text_encoder, device)
         self.network_config = fitted_config(
             config.dit.network_config,

@@ -24,6 +24,7 @@ from modeling.data.latent_format import (
     LatentSample,
 )
 from modeling.data.view import ViewConfig
+from modeling.kernels.select import speed_up
 from modeling.text_config import TextEncoderConfig
 from modeling.text_encoder import TextEncoder
 from modeling.train import compute
@@ -72,6 +73,7 @@ class LatentEncoder:
         self._latent_dtype = torch.float16 if is_half else torch.float32
         self._text_dtype = torch.bfloat16 if is_half else torch.float32
         self._precision = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        speed_up(self._vae, self._precision)
 
     @torch.no_grad()
     def encode(self, key: str, pixels_CTHW: Tensor, caption: StructuredCaption) -> LatentSample:

@@ -109,8 +109,7 @@ def describe(plan: RunPlan, *, first_step: int = 0) -> list[str]:
     )
     if plan.layout.num_processes > 1:
         lines.append(f"spread   {plan.layout.describe()}")
-    if config.model == "dit":
-        lines += _describe_blocks(config, device)
+    lines += _describe_blocks(config, device)
     lines.append(f"data     {plan.num_samples} samples of {plan.num_manifests} manifests")
     rate = _flops_per_s(config, device)
     header = ("stage", "bucket", "samples", "repeated", "carried", "batch", "parts", "steps/epoch")
@@ -178,6 +177,9 @@ def _describe_encoders(config: TrainConfig) -> list[str]:
 
 
 def _describe_blocks(config: TrainConfig, device: torch.device) -> list[str]:
+    if config.model == "vae":
+        around = compute.vae_kernel_choice(config.compute, device)
+        return [f"blocks   {around.name} operations ({around.reason})"]
     kernels = compute.kernel_choice(config.compute, device)
     attention = compute.attention_choice(config.compute, config.dit.network_config, device)
     by = "PyTorch's choice" if attention is None else attention.describe()

@@ -16,6 +16,7 @@ from modeling.data.draw import generator, normal_like, seed_of, share
 from modeling.discriminator import PatchDiscriminator3d
 from modeling.gaussian import DiagonalGaussian
 from modeling.interop import to_diffusers, to_original
+from modeling.kernels.vae_check import apply_vae_operations
 from modeling.perceptual import make_perceptual
 from modeling.train import compute, cost
 from modeling.train.config import TrainConfig
@@ -76,6 +77,8 @@ class VaeTask:
         self._stages = stream_stages(config)
         torch.manual_seed(config.seed)
         self.model = CausalVAE(config.vae.network_config).to(parallel.build_device)
+        kernels = compute.vae_kernel_choice(config.compute, self._device)
+        apply_vae_operations(self.model, kernels.operations)
         if init is not None:
             start_from(self.model, init)
         self.model.set_gradient_checkpointing(checkpointing != "off")

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from modeling.block_operations import PLAIN, BlockOperations
 from modeling.dit import VideoDiT
 from modeling.kernels.operations import FUSED
+from modeling.kernels.vae_operations import FUSED_VAE
 from modeling.rope import rope_table
+from modeling.vae_operations import PLAIN_VAE, VaeOperations
 from tests.modeling.random_networks import TINY_DIT, randomize
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -75,7 +77,7 @@ def cases(dtype: torch.dtype) -> Iterator[Case]:
         yield f"turn {size}", turn, [hidden[..., : 2 * h * e], *weights[:2]]
 
 
-def outputs_and_gradients(run: Any, op: BlockOperations, tensors: list[Tensor]) -> list[Tensor]:
+def outputs_and_gradients(run: Any, op: Any, tensors: list[Tensor]) -> list[Tensor]:
     leaves = [t.detach().requires_grad_() for t in tensors]
     found = run(op, leaves)
     outs = [found] if isinstance(found, Tensor) else list(found)
@@ -130,6 +132,39 @@ def whole_network() -> float:
     return difference(results[1], results[0])
 
 
+def vae_cases(dtype: torch.dtype) -> Iterator[tuple[str, Any, list[Tensor]]]:
+    """Of a clip and of an image; twelve channels are neither a power of two nor of eights."""
+    channels, groups, edges = 12, 3, (2, 1, 1)
+    for frames in (1, 3):
+        x = draw(2, channels, frames, 2, 3, dtype=dtype, seed=frames)
+        gamma, beta = (draw(channels, dtype=torch.float32, seed=s) for s in (8, 9))
+        weight = draw(5, channels, 3, 3, 3, dtype=dtype, seed=10)
+
+        def normed(op: VaeOperations, t: list[Tensor], frames: int = frames) -> Tensor:
+            norm = nn.GroupNorm(groups, channels, eps=1e-6)
+            del norm.weight, norm.bias
+            norm.weight, norm.bias = t[1], t[2]  # type: ignore[assignment]
+            return whole_padding(op.norm_silu_pad(norm, t[0], edges), frames)
+
+        def convolved(op: VaeOperations, t: list[Tensor]) -> Tensor:
+            conv = nn.Conv3d(channels, 5, 3, bias=False)
+            del conv.weight
+            conv.weight = t[1]  # type: ignore[assignment]
+            return op.convolve(conv, op.pad(t[0], edges))
+
+        def enlarged(op: VaeOperations, t: list[Tensor], frames: int = frames) -> Tensor:
+            return whole_padding(op.enlarge_pad(t[0], (2, 2, 2), edges), frames)
+
+        yield f"vae-norm {frames}", normed, [x, gamma, beta]
+        yield f"vae-enlarge {frames}", enlarged, [x]
+        yield f"vae-conv {frames}", convolved, [x, weight]
+
+
+def whole_padding(padded: Tensor, num_frames: int) -> Tensor:
+    """An image's copies in the past, which the fused operations leave out."""
+    return padded.expand(-1, -1, 3, -1, -1) if num_frames == 1 else padded
+
+
 def main() -> None:
     torch.set_num_threads(1)
     # Expected values come from float32 whatever the kernel computes in: bf16 differs by rounding.
@@ -137,6 +172,10 @@ def main() -> None:
         for name, run, tensors in cases(dtype):
             expected = outputs_and_gradients(run, PLAIN, [t.float() for t in tensors])
             found = outputs_and_gradients(run, FUSED, tensors)
+            report(f"{name} {str(dtype).removeprefix('torch.')}", difference(found, expected))
+        for name, run, tensors in vae_cases(dtype):
+            expected = outputs_and_gradients(run, PLAIN_VAE, [t.float() for t in tensors])
+            found = outputs_and_gradients(run, FUSED_VAE, tensors)
             report(f"{name} {str(dtype).removeprefix('torch.')}", difference(found, expected))
     report("network float32", whole_network())
 

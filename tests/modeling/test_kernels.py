@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from modeling.block_operations import PLAIN
 from modeling.dit import VideoDiT
 from modeling.kernels.check import find_fault
-from modeling.kernels.select import apply_kernels, choose_kernels
-from tests.modeling.random_networks import TINY_DIT
+from modeling.kernels.select import apply_kernels, choose_kernels, choose_vae_kernels
+from modeling.kernels.vae_check import apply_vae_operations, find_vae_fault
+from modeling.vae import CausalVAE
+from modeling.vae_operations import PLAIN_VAE, Sizes
+from tests.modeling.random_networks import TINY_DIT, TINY_VAE
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = {"float32": 2e-6, "bfloat16": 1e-2}
@@ -38,7 +41,8 @@ def run_cases(environment: dict[str, str]) -> dict[str, float]:
 
 def assert_all_agree(found: dict[str, float]) -> None:
     assert {name.split()[0] for name in found} == {
-        "norm", "gate", "both", "apart", "join", "turn", "network",
+        "norm", "gate", "both", "apart", "join", "turn", "network", "vae-norm", "vae-enlarge",
+        "vae-conv",
     }  # fmt: skip
     wrong = {name: value for name, value in found.items() if value > LIMITS[name.split()[-1]]}
     assert wrong == {}
@@ -90,3 +94,27 @@ def test_a_choice_reaches_every_block() -> None:
     assert operations_of(network) == {PLAIN}
     apply_kernels(network, other)
     assert operations_of(network) == {other}
+
+
+def test_a_vae_on_a_cpu_stays_plain_and_refuses_fused() -> None:
+    assert choose_vae_kernels("auto", CPU, torch.float32).operations is PLAIN_VAE
+    with pytest.raises(ValueError, match="'fused'"):
+        choose_vae_kernels("fused", CPU, torch.float32)
+
+
+def test_the_check_of_a_vae_finds_a_wrong_edge() -> None:
+    def zeros_at_edges(x: Tensor, padding: Sizes) -> Tensor:
+        t, h, w = padding
+        return nn.functional.pad(x, (w, w, h, h, t, 0))
+
+    assert find_vae_fault(PLAIN_VAE, CPU, torch.float32) is None
+    fault = find_vae_fault(PLAIN_VAE._replace(pad=zeros_at_edges), CPU, torch.float32)
+    assert fault is not None
+    assert fault.startswith("the result of a clip is off by 0.")
+
+
+def test_a_choice_reaches_every_convolution_of_a_vae() -> None:
+    other = PLAIN_VAE._replace(pad=lambda x, padding: x)
+    vae = CausalVAE(TINY_VAE)
+    apply_vae_operations(vae, other)
+    assert operations_of(vae) == {other}

@@ -2,10 +2,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from modeling.causal_conv import CausalConv3d, pad_by_copies, pad_with_edges
+from modeling.causal_conv import CausalConv3d
 from modeling.gaussian import DiagonalGaussian
 from modeling.vae import VAE_CONFIGS, CausalVAE, VAEConfig
 from modeling.vae_layers import frame_causal_attention
+from modeling.vae_operations import pad_by_copies, pad_with_edges
 from tests.modeling.random_networks import TINY_TILING, TINY_VAE, draw, randomize
 
 STRICT = TINY_VAE.model_copy(update={"per_frame_norm": True})

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling.vae import CausalVAE
-from modeling.vae_layers import repeat_nearest
+from modeling.vae_operations import repeat_nearest
 from modeling.vae_tiling import TilingConfig, blend, decode_plan, encode_plan, iter_tiled, tiled
 from tests.modeling.random_networks import TINY_TILING, TINY_VAE, draw, randomize
 

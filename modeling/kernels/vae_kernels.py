@@ -1,7 +1,9 @@
-"""The GPU kernels of `learn_fast`, in Triton: tensors are channels-last, rows are positions.
+"""Triton kernels of the VAE: norm, SiLU, enlargement and padding in one pass each way.
 
-A map from output to input positions is given per axis; it never falls, so that every input's
-outputs are an interval, and the backward pass gathers instead of adding atomically.
+Tensors are channels-last, rows are positions. A map from output to input positions is given per
+axis; it never falls, so that every input's outputs are an interval, and the backward pass gathers
+instead of adding atomically. Sums over positions are kept by a program and written as one partial
+row, so that their order never changes.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -11,8 +13,9 @@ import triton.language as tl  # type: ignore[import-untyped]
 
 
 @triton.jit
-def sums_kernel(x_ptr, sums_ptr, num, C: tl.constexpr, CP: tl.constexpr, R: tl.constexpr,
-                 K: tl.constexpr):  # fmt: skip
+def sums_kernel(x_ptr, partial_ptr, num, C: tl.constexpr, CP: tl.constexpr, R: tl.constexpr,
+                K: tl.constexpr):  # fmt: skip
+    """Partial sums of x and of its square, by channel."""
     b = tl.program_id(1)
     c = tl.arange(0, CP)
     total = tl.zeros((CP,), dtype=tl.float32)
@@ -24,14 +27,16 @@ def sums_kernel(x_ptr, sums_ptr, num, C: tl.constexpr, CP: tl.constexpr, R: tl.c
         x = tl.load(x_ptr + where, mask=inside, other=0.0).to(tl.float32)
         total += tl.sum(x, 0)
         squares += tl.sum(x * x, 0)
-    tl.atomic_add(sums_ptr + b * 2 * C + c, total, mask=c < C)
-    tl.atomic_add(sums_ptr + b * 2 * C + C + c, squares, mask=c < C)
+    partial = partial_ptr + (b * tl.num_programs(0) + tl.program_id(0)) * (2 * C) + c
+    tl.store(partial, total, mask=c < C)
+    tl.store(partial + C, squares, mask=c < C)
 
 
 @triton.jit
 def gather_kernel(x_ptr, scale_ptr, shift_ptr, out_ptr, map_t, map_h, map_w, num, T, H, W,
                    TO, HO, WO, C: tl.constexpr, CP: tl.constexpr, R: tl.constexpr,
                    NORM: tl.constexpr):  # fmt: skip
+    """Out at n = x at the maps of n; with NORM, of SiLU(x * scale + shift)."""
     b = tl.program_id(1)
     c = tl.arange(0, CP)
     n = tl.program_id(0) * R + tl.arange(0, R)
@@ -55,10 +60,14 @@ def gather_kernel(x_ptr, scale_ptr, shift_ptr, out_ptr, map_t, map_h, map_w, num
 
 
 @triton.jit
-def scatter_kernel(g_ptr, x_ptr, scale_ptr, shift_ptr, dz_ptr, sums_ptr, lo_t, lo_h, lo_w,
+def scatter_kernel(g_ptr, x_ptr, scale_ptr, shift_ptr, dz_ptr, partial_ptr, lo_t, lo_h, lo_w,
                     num, H, W, TO, HO, WO, C: tl.constexpr, CP: tl.constexpr,
                     R: tl.constexpr, K: tl.constexpr, NORM: tl.constexpr,
                     MT: tl.constexpr, MH: tl.constexpr, MW: tl.constexpr):  # fmt: skip
+    """dz: the gradients of all outputs of a position; with NORM, back through SiLU.
+
+    Partial sums of dz and of dz * x, by channel.
+    """
     b = tl.program_id(1)
     c = tl.arange(0, CP)
     if NORM:
@@ -96,13 +105,15 @@ def scatter_kernel(g_ptr, x_ptr, scale_ptr, shift_ptr, dz_ptr, sums_ptr, lo_t, l
             products += tl.sum(dz * x, 0)
         tl.store(dz_ptr + where, dz.to(dz_ptr.dtype.element_ty), mask=inside)
     if NORM:
-        tl.atomic_add(sums_ptr + b * 2 * C + c, total, mask=c < C)
-        tl.atomic_add(sums_ptr + b * 2 * C + C + c, products, mask=c < C)
+        partial = partial_ptr + (b * tl.num_programs(0) + tl.program_id(0)) * (2 * C) + c
+        tl.store(partial, total, mask=c < C)
+        tl.store(partial + C, products, mask=c < C)
 
 
 @triton.jit
 def combine_kernel(dz_ptr, x_ptr, coefficients_ptr, out_ptr, num, C: tl.constexpr,
                     CP: tl.constexpr, R: tl.constexpr):  # fmt: skip
+    """Gradient of x: dz * u + x * v + r, with three coefficients by channel."""
     b = tl.program_id(1)
     c = tl.arange(0, CP)
     n = tl.program_id(0) * R + tl.arange(0, R)
