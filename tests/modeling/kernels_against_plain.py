@@ -149,7 +149,7 @@ def vae_cases(dtype: torch.dtype) -> Iterator[tuple[str, Any, list[Tensor]]]:
         def convolved(op: VaeOperations, t: list[Tensor]) -> Tensor:
             conv = nn.Conv3d(channels, 5, 3, bias=False)
             del conv.weight
-            conv.weight = t[1]  # type: ignore[assignment]
+            conv.weight = t[1]
             return op.convolve(conv, op.pad(t[0], edges))
 
         def enlarged(op: VaeOperations, t: list[Tensor], frames: int = frames) -> Tensor:

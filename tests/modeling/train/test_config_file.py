@@ -45,7 +45,7 @@ def test_a_setting_without_key_or_value_is_refused(text: str) -> None:
         ({"dit": {"size": "huge"}}, "size must be one of tiny, .* got 'huge'"),
         ({"model": "vae", "data": {"view": {}}}, "data.view has no effect on a VAE"),
         ({"compute": {"micro_batch": 1, "micro_tokens": 9}}, "set one"),
-        ({"model": "vae", "compute": {"kernels": "plain"}}, "compute.kernels has no effect on a"),
+        ({"model": "vae", "compute": {"attention": "math"}}, "compute.attention has no effect"),
         ({"model": "vae", "compute": {"attention": "flash"}}, "compute.attention has no effect on"),
         ({"lora": {"targets": ["q_proj"]}}, "lora.targets.0: .*'img_attn_qkv'"),
         ({"lora": {"targets": ["linear1", "linear1"]}}, "lora: targets names a layer twice"),
