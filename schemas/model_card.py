@@ -16,7 +16,8 @@ FRAMES_INPUT = "frames"
 
 # stretch: the whole picture, squeezed to height x width.
 # center_crop: short side to fit, then the middle height x width.
-Resize = Literal["stretch", "center_crop"]
+# native_parts: T parts of height x width at the picture's own scale (pipeline/score/parts.py).
+Resize = Literal["stretch", "center_crop", "native_parts"]
 ModelKind = Literal[
     "clip_embedding",  # `embedding` N x D, unit vectors
     "shot_boundary",  # `cut` N x T, probability that a shot begins at or near the frame

@@ -99,6 +99,7 @@ class QualityScore(StrictModel):
     model_id: str
     niqe: NonNegative
     learned: float | None = None  # a quality network's own scale; None without one
+    blur_px: NonNegative | None = None  # sigma of the Gaussian that blurs as much; where it is told
     # The two branches of a DOVER network, without bounds; `learned` is then what fuses them.
     technical: float | None = None
     aesthetic: float | None = None

@@ -9,7 +9,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.evaluate import borders, camera, camera_clips, duplicates, motion, shots, text
+from pipeline.evaluate import (
+    borders,
+    camera,
+    camera_clips,
+    duplicates,
+    motion,
+    quality,
+    shots,
+    text,
+)
 from pipeline.evaluate.duplicate_clips import MEDIA_LIST
 from pipeline.evaluate.figures import OURS, EvaluationError, Figure
 from pipeline.evaluate.shot_labels import CUTS_FILE, GRADUAL_FILE
@@ -33,6 +42,7 @@ PARTS: Mapping[str, Part] = {
     borders.PART: Part(borders.evaluate_borders, (MEDIA_LIST,)),
     text.PART: Part(text.evaluate_text, (text.LABEL_FILE,)),
     motion.PART: Part(motion.evaluate_motion, (motion.PHOTO_FOLDER,)),
+    quality.PART: Part(quality.evaluate_quality, (MEDIA_LIST, CUTS_FILE, motion.PHOTO_FOLDER)),
     camera.PART: Part(
         camera.evaluate_camera,
         (MEDIA_LIST, CUTS_FILE, motion.PHOTO_FOLDER, camera_clips.LABEL_FILE),

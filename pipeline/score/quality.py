@@ -1,7 +1,8 @@
 """Technical quality: NIQE, and beside it the user's quality network where one is configured.
 
-A DOVER network, known by its two outputs, sees frames of its own choice; any other one sees the
-key frames. Images are no clips to DOVER: they keep NIQE alone.
+A DOVER network, known by its two outputs, sees frames of its own choice; one whose card says
+`native_parts` sees parts at the picture's own scale, any other one the key frames. Images are no
+clips to DOVER: they keep NIQE alone.
 
 NIQE (Mittal, Soundararajan and Bovik, "Making a completely blind image quality analyzer", 2013)
 measures how far the statistics of a picture's patches lie from those of pristine photographs.
@@ -22,10 +23,12 @@ from pipeline.onnx_model import OnnxModel, locate_weights
 from pipeline.score.config import QualityConfig
 from pipeline.score.dover import is_dover, run_dover
 from pipeline.score.natural_scene import patch_features
+from pipeline.score.parts import native_parts
 from pipeline.score.sampler import Clip, evenly
 from pipeline.stage import Resources
 from schemas.base import StrictModel
 from schemas.dover import fuse
+from schemas.model_card import ModelCard
 from schemas.scores import QualityScore
 from schemas.status import Failure
 
@@ -78,8 +81,10 @@ class QualityStage:
         """The score with what the network says; unchanged where it cannot see the clip."""
         said: dict[str, float | str]
         if not self._is_dover:
-            quality = network.run(clip.network_frames(network.card))["quality"]
-            said = {"learned": float(quality.mean())}
+            outputs = network.run(self._seen(clip, network.card))
+            said = {"learned": float(outputs["quality"].mean())}
+            if "blur_px" in outputs:
+                said["blur_px"] = float(outputs["blur_px"].mean())
         elif clip.row.media_kind == "image":
             return score
         else:
@@ -95,6 +100,11 @@ class QualityStage:
             }
         known = {"model_id": network.card.model_id, "niqe": score.niqe}
         return QualityScore.model_validate(known | said)
+
+    def _seen(self, clip: Clip, card: ModelCard) -> NDArray[np.uint8]:
+        if card.resize == "native_parts":
+            return native_parts(clip, card, self._config.max_short_side)
+        return clip.network_frames(card)
 
 
 def niqe(luma_HW: NDArray[np.uint8]) -> float | None:
