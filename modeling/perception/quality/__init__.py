@@ -1,0 +1,1 @@
+"""A small network for technical quality and blur, learned from ranked degradations."""
