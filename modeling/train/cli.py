@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    import threading
+
     from modeling.train.config import Kind, TrainConfig
     from modeling.train.trainer import Resume, RunResult
 
@@ -50,8 +52,8 @@ def train(
     try:
         flags: dict[str, Any] = {"model": model, "steps": steps, "vae": vae}
         built = make_config(shards or [], weight, config, settings or [], flags)
-        place = out or Path("runs") / (Path(config).stem if config else built.model)
-        result = _run(built, place, resume, init_from, dry_run=dry_run)
+        place = out or default_out(config, built)
+        result = run(built, place, resume, init_from, dry_run=dry_run)
     except ConfigError as error:
         if not is_main_process():  # every process finds it; one says it
             raise typer.Exit(1) from None
@@ -71,8 +73,10 @@ def make_config(
     config: str | None,
     settings: list[str],
     flags: dict[str, Any],
+    *,
+    has_gpu: bool | None = None,
 ) -> "TrainConfig":
-    """Preset or file, then --set, then the flags."""
+    """Preset or file, then --set, then the flags. `has_gpu` None: as this machine has."""
     from modeling.train.config_file import build_config, find_config, parse_setting, read_tables
     from modeling.train.errors import ConfigError
 
@@ -100,7 +104,7 @@ def make_config(
 
         named = next((each["model"] for each in reversed(layers) if "model" in each), "dit")
         kind: Kind = "vae" if named == "vae" else "dit"
-        has_gpu = torch.cuda.is_available()
+        has_gpu = torch.cuda.is_available() if has_gpu is None else has_gpu
         name = preset_for(kind, has_gpu=has_gpu)
         layers.insert(0, text_encoder_layer(kind, has_gpu=has_gpu))
     built = build_config([read_tables(find_config(name)), *layers])
@@ -109,14 +113,20 @@ def make_config(
     return built
 
 
-def _run(
+def default_out(config: str | None, built: "TrainConfig") -> Path:
+    return Path("runs") / (Path(config).stem if config else built.model)
+
+
+def run(
     config: "TrainConfig",
     out: Path,
     resume: str,
     init_from: Path | None,
     *,
     dry_run: bool,
+    stop_asked: "threading.Event | None" = None,
 ) -> "RunResult | None":
+    """One process of a run; a launcher may have started others. None after a dry run."""
     from modeling.train import compute, report
     from modeling.train.export import read_weights
     from modeling.train.layout import (
@@ -159,6 +169,7 @@ def _run(
         resume=_parse_resume(resume),
         init=init,
         init_file=init_file,
+        stop_asked=stop_asked,
     )
     if parallel.is_main:
         _print_plan(report.describe(plan, first_step=trainer.step))

@@ -73,6 +73,8 @@ class RunResult:
 class Trainer:
     """One run in the folder `out`. `resume` is "auto", "never" or a checkpoint's folder.
 
+    `stop_asked`, if set on any process, ends the run as SIGTERM does.
+
     Raises (all of its methods):
         TrainError, DataError: one line each; what was saved stays.
 
@@ -89,8 +91,10 @@ class Trainer:
         resume: Resume = "auto",
         init: Mapping[str, Tensor] | None = None,
         init_file: Path | None = None,
+        stop_asked: threading.Event | None = None,
     ) -> None:
         self.config, self.out = config, out
+        self._stop_asked = stop_asked
         self._parallel, self._stream, self._plan = parallel, stream, plan
         out.mkdir(parents=True, exist_ok=True)
         self._checkpointer = Checkpointer(out, config.checkpoint, parallel)
@@ -152,6 +156,8 @@ class Trainer:
                     self._save(wait=False)
                 if self._preview_is_due():
                     self._preview(self._parts(batch)[0], self._whole(self._best))
+                if self._stop_asked is not None and self._stop_asked.is_set():
+                    self._stopped_by = self._stopped_by or signal.SIGTERM
                 stopping = self._parallel.any(self._stopped_by is not None)
         finally:
             batches.close()

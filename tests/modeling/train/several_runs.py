@@ -16,7 +16,7 @@ from modeling.train.config_file import build_config
 def main() -> None:
     dist.init_process_group("gloo")  # as Ray Train does; the runs leave it as it is
     for layers, out in json.loads(Path(sys.argv[1]).read_text()):
-        cli._run(build_config(layers), Path(out), "auto", None, dry_run=False)
+        cli.run(build_config(layers), Path(out), "auto", None, dry_run=False)
     dist.destroy_process_group()
 
 
