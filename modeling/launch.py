@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # The main process samples and exports alone, while the others wait.
 _TIMEOUT = timedelta(hours=1)
 _POLL_S = 0.5
+_SAME_SIGNAL_S = 3.0  # a scheduler signals the command, and the group that it is in
 
 app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
@@ -227,12 +229,15 @@ def _fit(trainer: Any, desk: Any) -> BaseException | None:
             errors.append(error)
 
     asked: list[int] = []
+    deadlines: list[float] = []
 
     def stop(number: int, frame: object) -> None:
         del frame
-        if asked:
+        if not asked:
+            asked.append(number)
+            deadlines.append(time.monotonic() + _SAME_SIGNAL_S)
+        elif time.monotonic() > deadlines[0]:
             raise KeyboardInterrupt
-        asked.append(number)
 
     is_main = threading.current_thread() is threading.main_thread()
     stopping = (signal.SIGTERM, signal.SIGINT) if is_main else ()
