@@ -174,8 +174,9 @@ def run(job: Job, cluster: Cluster) -> dict[str, Any] | None:
         if told is not None and "error" in told:
             raise TrainError(told["error"]) from failed
         lines = [line.strip() for line in str(failed).splitlines() if line.strip()]
+        reason, *_ = (lines[-1] if lines else type(failed).__name__).split(". ")
         raise TrainError(
-            f"a worker was lost ({lines[-1] if lines else type(failed).__name__}); the same "
+            f"a worker was lost ({reason}); the same "
             "command again goes on from the newest checkpoint"
         ) from failed
     finally:
