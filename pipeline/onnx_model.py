@@ -6,7 +6,7 @@ Shipped weights are entries of `weights/weights.toml`, named by the file without
 
 import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,15 @@ _FRAMES: tuple[NetworkInput, ...] = ((FRAMES_INPUT, "tensor(uint8)", 5),)
 # Kinds that do not look at frames but at what was measured.
 _OTHER_INPUTS: dict[ModelKind, tuple[NetworkInput, ...]] = {
     "camera_movement": ((CAMERA_INPUT, "tensor(float)", 3),),
+}
+# What a step reads of each kind: one of these sets must be among the outputs.
+_OUTPUTS: dict[ModelKind, tuple[frozenset[str], ...]] = {
+    "clip_embedding": (frozenset({"embedding"}),),
+    "shot_boundary": (frozenset({"cut", "transition"}),),
+    "camera_movement": (frozenset({"probability", "dolly"}),),
+    "quality": (frozenset({"quality"}), frozenset({"technical", "aesthetic"})),
+    "overlay": (frozenset({"boxes", "scores", "classes"}),),
+    "flow": (frozenset({"flow"}),),
 }
 _READ_BYTES = 1 << 20
 _LOAD_ERRORS = (
@@ -132,8 +141,14 @@ class OnnxModel:
         return self.run_inputs({FRAMES_INPUT: np.ascontiguousarray(frames_NTHWC)})
 
     def run_inputs(self, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Every output by name, from values for all inputs of the network's kind."""
+        """Every output by name, from values for all inputs of the network's kind.
+
+        Raises ValueError where an output is not finite, as of weights that overflow.
+        """
         outputs = self._session.run(None, dict(values))
+        for name, output in zip(self.output_names, outputs, strict=True):
+            if output.dtype.kind == "f" and not np.isfinite(output).all():
+                raise ValueError(f"{self.card.model_id}: output {name!r} is not finite")
         return dict(zip(self.output_names, outputs, strict=True))
 
     @property
@@ -154,12 +169,19 @@ def _open_session(
     # A spinning thread pool would take a core from the decoder beside it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             str(path), sess_options=options, providers=[_PROVIDERS[provider]]
         )
     except _LOAD_ERRORS as error:
         first_line = str(error).splitlines()[0]
         raise WeightsError(f"{path}: not a model that loads: {first_line}") from error
+    # A provider that is installed but finds no device is replaced by the CPU without an error.
+    if _PROVIDERS[provider] not in session.get_providers():
+        raise WeightsError(
+            f"{path}: provider {provider!r} could not be started and ONNX Runtime fell back to "
+            f"{', '.join(session.get_providers())}; mend the driver or choose cpu"
+        )
+    return session
 
 
 def _checked_card(
@@ -187,7 +209,25 @@ def _checked_card(
         raise WeightsError(
             f"{path}: inputs are {inputs}, need {wanted} (name, type, number of dimensions)"
         )
+    if kind not in _OTHER_INPUTS:
+        _check_frames_shape(path, session.get_inputs()[0].shape, card)
+    outputs = {output.name for output in session.get_outputs()}
+    alternatives = _OUTPUTS.get(kind, ())
+    if alternatives and not any(names <= outputs for names in alternatives):
+        needed = " or ".join(str(sorted(names)) for names in alternatives)
+        raise WeightsError(f"{path}: outputs are {sorted(outputs)}, {kind!r} needs {needed}")
     return card
+
+
+def _check_frames_shape(path: Path, shape: Sequence[int | str | None], card: ModelCard) -> None:
+    """Dimensions that the graph leaves open fit any card."""
+    stated = (None, card.num_frames, card.height, card.width, 3)
+    pairs = zip(shape, stated, strict=True)
+    if any(isinstance(has, int) and says is not None and has != says for has, says in pairs):
+        raise WeightsError(
+            f"{path}: its frames are {list(shape)}, its card says N x {card.num_frames or 'T'} x "
+            f"{card.height} x {card.width} x 3; export it again"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -33,19 +33,24 @@ WriteModel = Callable[..., Path]
 def write_model(tmp_path: Path) -> WriteModel:
     """Writes a graph that multiplies the frames' sum over T, H, W with an fp16 matrix."""
 
-    def write(input_name: str = "frames", **metadata: str) -> Path:
-        matrix = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float16)
+    def write(
+        input_name: str = "frames",
+        output_name: str = "embedding",
+        scale: float = 1.0,
+        **metadata: str,
+    ) -> Path:
+        matrix = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float16) * scale
         nodes = [
             helper.make_node("Cast", [input_name], ["x"], to=TensorProto.FLOAT),
             helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
             helper.make_node("Cast", ["matrix"], ["matrix_f32"], to=TensorProto.FLOAT),
-            helper.make_node("MatMul", ["sum", "matrix_f32"], ["embedding"]),
+            helper.make_node("MatMul", ["sum", "matrix_f32"], [output_name]),
         ]
         graph = helper.make_graph(
             nodes,
             "toy",
             [helper.make_tensor_value_info(input_name, TensorProto.UINT8, ["N", "T", 4, 6, 3])],
-            [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 5])],
+            [helper.make_tensor_value_info(output_name, TensorProto.FLOAT, ["N", 5])],
             [
                 numpy_helper.from_array(matrix, "matrix"),
                 numpy_helper.from_array(np.array([1, 2, 3]), "axes"),
@@ -86,6 +91,8 @@ def test_fp16_weights_are_computed_in_fp32(write_model: WriteModel) -> None:
         ({"height": "0"}, "metadata 'height'"),
         ({"resize": "zoom"}, "metadata 'resize'"),
         ({"input_name": "images"}, "inputs are [('images', 'tensor(uint8)', 5)]"),
+        ({"output_name": "vector"}, "outputs are ['vector'], 'clip_embedding' needs ['embedding']"),
+        ({"width": "8"}, "its frames are ['N', 'T', 4, 6, 3], its card says N x 2 x 4 x 8 x 3"),
     ],
 )
 def test_a_model_of_another_interface_is_refused(
@@ -161,6 +168,29 @@ def test_an_altered_shipped_file_is_refused(
 def test_asking_for_an_absent_gpu_provider_says_what_to_install(write_model: WriteModel) -> None:
     with pytest.raises(WeightsError, match="install onnxruntime-gpu or choose cpu"):
         OnnxModel(f"path:{write_model()}", kind="clip_embedding", provider="cuda")
+
+
+def test_a_gpu_provider_that_falls_back_to_the_cpu_is_refused(
+    write_model: WriteModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the GPU build is installed and there is no device."""
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: [*onnx_model._PROVIDERS.values()]
+    )
+    start = onnxruntime.InferenceSession
+
+    def on_cpu(path: str, *, providers: list[str], **more: Any) -> Any:
+        return start(path, providers=["CPUExecutionProvider"], **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_cpu)
+    with pytest.raises(WeightsError, match="fell back to CPUExecutionProvider"):
+        OnnxModel(f"path:{write_model()}", kind="clip_embedding", provider="cuda")
+
+
+def test_numbers_that_are_none_are_an_error(write_model: WriteModel) -> None:
+    model = OnnxModel(f"path:{write_model(scale=np.nan)}", kind="clip_embedding")
+    with pytest.raises(ValueError, match="toy: output 'embedding' is not finite"):
+        model.run(FRAMES_NTHWC)
 
 
 def test_every_shipped_file_has_a_complete_entry_and_its_hash() -> None:

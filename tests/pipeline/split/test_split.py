@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.engine.work import Part
 from pipeline.split.config import SplitConfig
 from pipeline.split.tables import SplitTables, split_fingerprint
-from pipeline.split.worker import SplitWorker, record_failure, split_source
+from pipeline.split.worker import SplitWorker, load_transnet, record_failure, split_source
 from pipeline.storage import Store
 from schemas.source import Probe, SourceRow
 from schemas.status import Failure
@@ -154,6 +154,19 @@ def test_a_source_that_does_not_open_is_one_failed_row(tmp_path: Path) -> None:
     (clip,) = split_source(row_of(path), FAST, None).clips
     assert not clip.ok
     assert clip.clip_id == ""
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 40])
+def test_a_clip_of_one_color_or_one_frame_has_no_boundary(tmp_path: Path, num_frames: int) -> None:
+    gray = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    row = render(tmp_path / "a.mp4", [gray] * num_frames)
+    everywhere = FAST.model_copy(update={"transnet": "all"})
+    split = split_source(row, everywhere, load_transnet(everywhere))
+    assert (split.shots, split.candidates) == ([], [])
+    (clip,) = split.clips
+    assert (clip.start_frame, clip.end_frame) == (0, num_frames)
+    assert clip.ok == (num_frames == 40)
+    assert clip.error_class == (None if num_frames == 40 else "too_short")
 
 
 def test_an_image_is_a_clip_of_one_frame() -> None:
