@@ -14,6 +14,7 @@ from pipeline.evaluate import (
     camera,
     camera_clips,
     duplicates,
+    hard_shots,
     motion,
     quality,
     shots,
@@ -36,6 +37,10 @@ class Part:
 
 PARTS: Mapping[str, Part] = {
     shots.PART: Part(shots.evaluate_shots, (CUTS_FILE, GRADUAL_FILE)),
+    hard_shots.PART: Part(
+        hard_shots.evaluate_hard_shots,
+        (MEDIA_LIST, CUTS_FILE, GRADUAL_FILE, motion.PHOTO_FOLDER),
+    ),
     duplicates.PART: Part(
         duplicates.evaluate_duplicates, (MEDIA_LIST, CUTS_FILE, duplicates.GROUPS_FILE)
     ),

@@ -63,7 +63,7 @@ def evaluate_shots(
         ]
     figures: list[Figure] = []
     for method, files in counts.items():
-        figures += _figures(method, files)
+        figures += count_figures(PART, "", method, files)
     return figures
 
 
@@ -96,8 +96,8 @@ def _left_out(
     return judged
 
 
-def _figures(method: str, files: Sequence[Counts]) -> list[Figure]:
-    """F1, precision and recall over all cuts of all files."""
+def count_figures(part: str, prefix: str, method: str, files: Sequence[Counts]) -> list[Figure]:
+    """F1, precision and recall over all boundaries of all files; intervals are over files."""
     table_F3 = np.array([(c.num_found, c.num_wrong, c.num_missed) for c in files], np.float64)
     num_cuts = round(table_F3[:, [0, 2]].sum())
     counted = f"cuts in {len(files)} files"
@@ -105,7 +105,7 @@ def _figures(method: str, files: Sequence[Counts]) -> list[Figure]:
     for measure, statistic in ((_MEASURE, _f1), ("precision", _precision), ("recall", _recall)):
         low, high = bootstrap(table_F3, statistic)
         value = float(statistic(table_F3[None])[0])
-        figures.append(Figure(PART, measure, method, value, low, high, num_cuts, counted))
+        figures.append(Figure(part, prefix + measure, method, value, low, high, num_cuts, counted))
     return figures
 
 

@@ -55,5 +55,7 @@ def test_a_folder_without_labels_is_one_line_on_the_command_line(
 
 
 def test_an_unknown_part_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="'shoots'; there are shots, duplicates, borders"):
+    with pytest.raises(
+        EvaluationError, match="'shoots'; there are shots, hard-shots, duplicates, borders"
+    ):
         evaluate_media(tmp_path, Console(), only=["shoots"], parts=PARTS)
