@@ -1,17 +1,20 @@
 """From what the witnesses saw to the boundaries between shots.
 
 Hard candidates are peaks of change at which PySceneDetect cuts; soft ones are TransNetV2's. A soft
-one beside a hard one is the same boundary, told to the frame by the hard one. Blank frames (black
-or white) with the fade on either side are one boundary of kind `fade`.
+one beside a hard one is the same boundary, told to the frame by the hard one. Where one picture is
+mixed with another, there is a boundary of kind `dissolve` even if TransNetV2 sees none. Blank
+frames (black or white) with the fade on either side are one boundary of kind `fade`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.split.config import EvidenceConfig
 from pipeline.split.evidence import Evidence
 from pipeline.split.fades import Fade, find_fades
+from pipeline.split.mixing import merged
 from pipeline.split.transnet import runs_above
 from pipeline.split.witnesses import change_ratio, hard_strength, is_peak
 from schemas.clip import ShotKind
@@ -61,6 +64,7 @@ def find_boundaries(evidence: Evidence, config: EvidenceConfig) -> list[Boundary
     for boundary in sorted(soft, key=lambda b: -(b.transnet_score or 0.0)):
         if boundary.rejected is None and not _touches(boundary, accepted):
             accepted.append(boundary)
+    accepted += [b for b in _mixed_candidates(evidence) if not _touches(b, accepted)]
     rejected = [b for b in [*hard, *soft] if b.rejected is not None]
     return sorted([*accepted, *rejected], key=lambda b: (b.frame, b.rejected or ""))
 
@@ -99,7 +103,9 @@ def _hard_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundar
         if not is_peak(content, frame):
             continue
         ratio = change_ratio(content, frame)
-        strength = hard_strength(content[frame], evidence.likeness[frame], config)
+        likeness = float(evidence.likeness[frame])
+        strength = hard_strength(content[frame], likeness, config)
+        is_lone = ratio >= config.lone_ratio and likeness <= config.max_lone_likeness
         probability = _probability_near(evidence, frame)
         found.append(
             Boundary(
@@ -110,7 +116,7 @@ def _hard_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundar
                 adaptive_score=ratio,
                 content_score=float(content[frame]),
                 transnet_score=probability,
-                rejected=_why_not_hard(ratio, strength, probability, config),
+                rejected=None if is_lone else _why_not_hard(ratio, strength, probability, config),
             )
         )
     return found
@@ -131,9 +137,9 @@ def _why_not_hard(
 
 def _probability_near(evidence: Evidence, frame: int) -> float | None:
     """TransNetV2's highest probability around a hard candidate; None where it did not look."""
-    near = evidence.cut[max(0, frame - _SAME_BOUNDARY_BEFORE) : frame + _SAME_BOUNDARY_AFTER]
-    seen = near[~np.isnan(near)]
-    return float(seen.max()) if len(seen) else None
+    return _highest(
+        evidence.cut[max(0, frame - _SAME_BOUNDARY_BEFORE) : frame + _SAME_BOUNDARY_AFTER]
+    )
 
 
 def _soft_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundary]:
@@ -154,10 +160,40 @@ def _soft_candidates(evidence: Evidence, config: EvidenceConfig) -> list[Boundar
                 first_frame=first,
                 last_frame=last,
                 transnet_score=probability,
-                rejected=None if probability >= config.min_probability else "not_sure",
+                rejected=_why_not_soft(evidence, peak, probability, config, is_cut=is_cut),
             )
         )
     return found
+
+
+def _why_not_soft(
+    evidence: Evidence, peak: int, probability: float, config: EvidenceConfig, *, is_cut: bool
+) -> str | None:
+    if probability < config.min_probability:
+        return "not_sure"
+    near = np.nan_to_num(evidence.likeness[max(0, peak - 1) : peak + _SAME_BOUNDARY_BEFORE])
+    is_flash = is_cut and float(near.max()) >= config.flash_likeness
+    if is_flash and probability < config.min_probability_in_flash:
+        return "picture_found_again"
+    return None
+
+
+def _mixed_candidates(evidence: Evidence) -> list[Boundary]:
+    return [
+        Boundary(
+            frame=(first + last) // 2,
+            kind="dissolve",
+            first_frame=first,
+            last_frame=last,
+            transnet_score=_highest(evidence.cut[first : last + 1]),
+        )
+        for first, last in merged(evidence.mixed)
+    ]
+
+
+def _highest(cut: NDArray[np.float32]) -> float | None:
+    seen = cut[~np.isnan(cut)]
+    return float(seen.max()) if len(seen) else None
 
 
 def _extent(evidence: Evidence, peak: int, config: EvidenceConfig) -> tuple[int, int]:

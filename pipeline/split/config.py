@@ -34,8 +34,12 @@ class EvidenceConfig(StrictModel):
     min_strength: Share = 0.3  # accepts without the second witness
     sure_strength: Share = 0.6  # with `sure_ratio`: no need to ask the second witness
     sure_ratio: Annotated[float, Field(ge=1)] = 2.5
+    lone_ratio: Annotated[float, Field(ge=1)] = 7.0  # with `max_lone_likeness`: a cut in any case
+    max_lone_likeness: Share = 0.87
     max_slow_likeness: Share = 0.5  # another picture than 16 frames ago: perhaps a dissolve
     min_probability: Share = 0.5  # accepts TransNetV2's boundaries where nothing is abrupt
+    flash_likeness: Share = 0.9  # from here on a soft cut is a flash, unless TransNetV2 is sure:
+    min_probability_in_flash: Share = 0.9
     min_transition: Share = 0.5  # TransNetV2's measure for the frames of a gradual change
     min_contrast: Annotated[float, Field(ge=0)] = 5.0  # 8-bit levels; below, a frame is blank
     max_fade_s: Positive = 2.0  # on each side of the blank frames

@@ -17,7 +17,7 @@ from pipeline.split.witnesses import PictureWitness, ScoredAdaptiveDetector, Sha
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One value per frame, but for `proposals`. NaN: the witness did not look there."""
+    """One value per frame, but for `mixed` and `proposals`. NaN: the witness did not look there."""
 
     time_s: NDArray[np.float64]
     sharpness: NDArray[np.float32]
@@ -30,6 +30,7 @@ class Evidence:
     proposals: tuple[int, ...]  # frames at which a detector of PySceneDetect cuts
     num_looks: int  # windows that TransNetV2 was shown
     error: MediaError | None  # what ended the source early
+    mixed: tuple[tuple[int, int], ...]  # windows in which one picture is mixed with another
 
     @property
     def num_frames(self) -> int:
@@ -68,4 +69,5 @@ def gather_evidence(
         proposals=tuple(cut.frame_num for cut in manager.get_cut_list(show_warning=False)),
         num_looks=second.num_looks if second else 0,
         error=stream.error,
+        mixed=tuple(picture.mixed),
     )

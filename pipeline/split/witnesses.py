@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneDetector
 
 from pipeline.split.config import EvidenceConfig
+from pipeline.split.mixing import LONGEST_FRAMES, STEP_FRAMES, mixed_window
 
 _PICTURE_SHORT_SIDE_PX = 36
 _MAX_SHIFT_PX = 4  # of the compared pictures, each way: a ninth of the short side
@@ -77,7 +78,8 @@ class PictureWitness(SceneDetector):  # type: ignore[misc]
     """Brightness and contrast of every frame; likeness across every frame of notable change.
 
     `likeness` [0, 1] is 1 for the same structure and colors on both sides and about 0 for two
-    unrelated pictures; NaN where the change was too small to ask.
+    unrelated pictures; NaN where the change was too small to ask. `mixed` holds the first and last
+    frames of windows in which one picture is mixed with another.
     """
 
     def __init__(self, config: EvidenceConfig, scored: ScoredAdaptiveDetector) -> None:
@@ -85,9 +87,10 @@ class PictureWitness(SceneDetector):  # type: ignore[misc]
         self.luma_mean = array("f")
         self.luma_sd = array("f")
         self.likeness = array("f")
+        self.mixed: list[tuple[int, int]] = []
         self._config = config
         self._scored = scored
-        self._recent: deque[NDArray[np.uint8]] = deque(maxlen=_SLOW_LAG + 1)
+        self._recent: deque[NDArray[np.uint8]] = deque(maxlen=max(_SLOW_LAG, LONGEST_FRAMES) + 1)
         self._size_WH: tuple[int, int] | None = None
 
     def process_frame(
@@ -102,7 +105,12 @@ class PictureWitness(SceneDetector):  # type: ignore[misc]
             self._size_WH = _compared_size(gray.shape[:2])
         small = cv2.resize(frame_img, self._size_WH, interpolation=cv2.INTER_AREA)
         self._recent.append(np.asarray(small, np.uint8))
-        self._compare_across(len(self.likeness) - 1 - _LAST_OFFSET)
+        index = len(self.likeness) - 1
+        self._compare_across(index - _LAST_OFFSET)
+        if index % STEP_FRAMES == 0:
+            length = mixed_window(self._recent, _structure_likeness)
+            if length is not None:
+                self.mixed.append((index - length, index))
         return []
 
     def post_process(self, timecode: FrameTimecode) -> list[FrameTimecode]:
@@ -136,7 +144,10 @@ class PictureWitness(SceneDetector):  # type: ignore[misc]
         content = self._scored.content
         if max(content[i] for i in recent) >= self._config.full_content / 2:
             return False
-        return likeness_of(self._recent[0], self._recent[-1]) < self._config.max_slow_likeness
+        return (
+            likeness_of(self._recent[-1 - _SLOW_LAG], self._recent[-1])
+            < self._config.max_slow_likeness
+        )
 
     def _compare_across(self, index: int) -> None:
         if index <= 0 or self._scored.content[index] < self._config.min_content:
