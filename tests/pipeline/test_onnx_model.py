@@ -36,10 +36,9 @@ def write_model(tmp_path: Path) -> WriteModel:
     def write(
         input_name: str = "frames",
         output_name: str = "embedding",
-        scale: float = 1.0,
         **metadata: str,
     ) -> Path:
-        matrix = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float16) * scale
+        matrix = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float16)
         nodes = [
             helper.make_node("Cast", [input_name], ["x"], to=TensorProto.FLOAT),
             helper.make_node("ReduceSum", ["x", "axes"], ["sum"], keepdims=0),
@@ -185,12 +184,6 @@ def test_a_gpu_provider_that_falls_back_to_the_cpu_is_refused(
     monkeypatch.setattr(onnxruntime, "InferenceSession", on_cpu)
     with pytest.raises(WeightsError, match="fell back to CPUExecutionProvider"):
         OnnxModel(f"path:{write_model()}", kind="clip_embedding", provider="cuda")
-
-
-def test_numbers_that_are_none_are_an_error(write_model: WriteModel) -> None:
-    model = OnnxModel(f"path:{write_model(scale=np.nan)}", kind="clip_embedding")
-    with pytest.raises(ValueError, match="toy: output 'embedding' is not finite"):
-        model.run(FRAMES_NTHWC)
 
 
 def test_every_shipped_file_has_a_complete_entry_and_its_hash() -> None:
