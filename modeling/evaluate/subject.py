@@ -126,6 +126,8 @@ def _of_checkpoint(place: Path, device: torch.device, vae_folder: Path | None) -
 def _dit_of_checkpoint(
     place: Path, state: CheckpointState, device: torch.device, vae_folder: Path | None
 ) -> DitSubject:
+    if state.identity.get("lora") is not None:
+        raise ValueError("it holds the adapters of a LoRA run alone: give the run's final/")
     raw: dict[str, Any] = dict(state.identity["dit"])
     if raw["network"] is not None:
         del raw["size"]  # it has no effect then, and is refused

@@ -14,6 +14,8 @@ from modeling.adapter import apply_adapter
 from modeling.dit import VideoDiT
 from modeling.dit_config import DIT_CONFIGS
 from modeling.dit_cost import num_parameters
+from modeling.evaluate.errors import EvaluationError
+from modeling.evaluate.subject import load_subject
 from modeling.final_folder import read_final
 from modeling.fingerprint import model_fingerprint
 from modeling.sampler import Sampler, SampleRequest
@@ -253,6 +255,11 @@ def test_an_adapter_that_does_not_fit_is_refused_in_one_line(
     with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
         apply_adapter(network, tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_of_adapters_is_not_evaluated_as_a_network(adapted: Path) -> None:
+    with pytest.raises(EvaluationError, match="adapters of a LoRA run alone: give the run's final"):
+        load_subject(adapted / "checkpoints" / "step-00000004", torch.device("cpu"))
 
 
 def test_costs_are_those_of_the_network() -> None:
