@@ -1,4 +1,4 @@
-"""What the printed plan says of a DiT's blocks and of what is trained."""
+"""What the printed plan says of how blocks compute and of what is trained."""
 
 from typing import Any
 
@@ -45,8 +45,11 @@ def test_kernels_that_cannot_run_are_refused_in_one_line(manifest: str) -> None:
         _plan(DIT, manifest, compute={"kernels": "fused"})
 
 
-def test_a_vae_has_no_blocks(manifest: str) -> None:
-    assert not any("operations" in line or "attention" in line for line in _plan(VAE, manifest))
+def test_the_plan_of_a_vae_says_the_same_but_for_attention(manifest: str) -> None:
+    plan = _plan(VAE, manifest)
+    (line,) = _lines_from(plan, "blocks", 1)
+    assert line == f"blocks   plain operations (no fused kernels: {_NO_KERNELS})"
+    assert not any("attention" in line for line in plan)
 
 
 def test_the_plan_says_how_little_lora_trains(manifest: str) -> None:
