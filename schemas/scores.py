@@ -30,8 +30,18 @@ CameraMovement = Literal[
     "static_shot",
     "handheld_shot",
 ]
+# In this order: detectors name a kind by its place, so new ones come last.
 OverlayKind = Literal[
-    "corner_logo", "watermark", "subtitle", "banner", "picture_in_picture", "unknown"
+    "corner_logo",
+    "watermark",
+    "subtitle",
+    "banner",
+    "picture_in_picture",
+    "unknown",
+    "watermark_tiled",  # one box around all repetitions
+    "border",  # a bar at an edge
+    "blurred_fill",  # a side filled with the picture itself, enlarged and blurred
+    "collage",  # one cell of several pictures in one
 ]
 
 

@@ -94,13 +94,17 @@ class BordersConfig(StrictModel):
 
 
 class OverlaysConfig(StrictModel):
-    """Overlays by the median gradient; `model`: a detector of kind `overlay` instead."""
+    """Overlays by the median gradient; `model`: a detector of kind `overlay` instead.
+
+    `min_presence` is the detector's: in what share of the key frames an overlay must be found.
+    """
 
     num_frames: Annotated[int, Field(ge=4, le=64)] = 16
     min_gradient: Annotated[float, Field(gt=0)] = 4.0  # 8-bit levels per pixel
     min_temporal_sd: Annotated[float, Field(ge=0)] = 6.0  # 8-bit levels; below: too still to tell
     corner_share: Annotated[float, Field(gt=0, le=0.5)] = 0.28  # of each side
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
+    min_presence: Annotated[float, Field(gt=0, le=1)] = 0.5
     model: WeightsName | None = None
 
 

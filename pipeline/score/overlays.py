@@ -2,13 +2,12 @@
 
 The median over time of the picture's gradient keeps what always stands at the same place and
 loses what moves (Dekel et al., "On the effectiveness of visible watermarks", CVPR 2017). A
-picture that does not move keeps everything, so there nothing is claimed. A detector of kind
-`overlay` may take its place: outputs `boxes` N x K x 4 (left, top, right, bottom in shares),
-`scores` N x K and `classes` N x K, indices into OVERLAY_KINDS.
+picture that does not move keeps everything, so there nothing is claimed. A network may take its
+place (pipeline/score/overlay_detector.py).
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 
 from pipeline.onnx_model import OnnxModel
 from pipeline.score.config import OverlaysConfig
+from pipeline.score.overlay_detector import OverlayDetector
 from pipeline.score.sampler import Clip, evenly
 from pipeline.stage import Resources
 from schemas.base import StrictModel
-from schemas.scores import Box, Overlay, OverlayKind, OverlayScore
+from schemas.scores import Box, Overlay, OverlayScore
 from schemas.status import Failure
 
 MODEL_ID = "median-gradient-1"
-OVERLAY_KINDS: tuple[OverlayKind, ...] = get_args(OverlayKind)
 _JOIN_SHARE = 0.02  # of the short side: parts nearer than this are one overlay
 _MIN_AREA = 2e-4  # of the picture
 _MAX_AREA = 0.06
@@ -35,25 +34,26 @@ _STEADY_SHARE = 0.8  # of the frames in which an overlay's edges must have the m
 
 class OverlaysStage:
     name: ClassVar[str] = "overlays"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = OverlayScore
 
     def __init__(self, config: OverlaysConfig) -> None:
         self._config = config
-        self._network: OnnxModel | None = None
+        self._detector: OverlayDetector | None = None
 
     def setup(self) -> None:
         cv2.setNumThreads(1)
         if self._config.model is not None:
-            self._network = OnnxModel(self._config.model, kind="overlay")
+            network = OnnxModel(self._config.model, kind="overlay")
+            self._detector = OverlayDetector(network, self._config)
 
     def process(self, clips: Sequence[Clip]) -> list[OverlayScore | Failure]:
         return [self._score(clip) for clip in clips]
 
     def _score(self, clip: Clip) -> OverlayScore:
-        if self._network is not None:
-            return self._detected(clip, self._network)
+        if self._detector is not None:
+            return self._detected(clip, self._detector)
         index = evenly(len(clip.luma_THW), self._config.num_frames)
         frames = clip.luma_THW[index]
         found = resting_overlays(frames, self._config)
@@ -66,26 +66,14 @@ class OverlaysStage:
             num_frames=len(frames),
         )
 
-    def _detected(self, clip: Clip, network: OnnxModel) -> OverlayScore:
-        """Detections per key frame, linked by overlap with the frame before."""
-        frames = clip.network_frames(network.card)[0]
-        hits: list[tuple[int, Box, float]] = []
-        for frame in frames:
-            outputs = network.run(frame[None, None])
-            for box, score, kind in zip(
-                outputs["boxes"][0], outputs["scores"][0], outputs["classes"][0], strict=True
-            ):
-                left, top, right, bottom = (float(v) for v in np.clip(box, 0.0, 1.0))
-                if score >= self._config.min_confidence and right > left and bottom > top:
-                    hits.append((int(kind), Box(left=left, top=top, right=right, bottom=bottom),
-                                 float(score)))  # fmt: skip
-        overlays = _linked(hits, len(frames))
+    def _detected(self, clip: Clip, detector: OverlayDetector) -> OverlayScore:
+        overlays, num_frames = detector.find(clip)
         return OverlayScore(
-            model_id=network.card.model_id,
+            model_id=detector.model_id,
             overlays=overlays,
             area=min(1.0, sum(overlay.box.area for overlay in overlays)),
             comparable=True,
-            num_frames=len(frames),
+            num_frames=num_frames,
         )
 
 
@@ -168,33 +156,3 @@ def in_corner(box: Box, corner_share: float) -> bool:
     """Whether a box lies wholly in one of the four corners of the picture."""
     is_aside = box.right <= corner_share or box.left >= 1 - corner_share
     return is_aside and (box.bottom <= corner_share or box.top >= 1 - corner_share)
-
-
-def _linked(hits: Sequence[tuple[int, Box, float]], num_frames: int) -> tuple[Overlay, ...]:
-    groups: list[list[tuple[int, Box, float]]] = []
-    for hit in hits:
-        same = [g for g in groups if g[0][0] == hit[0] and _iou(g[-1][1], hit[1]) >= 0.5]
-        if same:
-            same[0].append(hit)
-        else:
-            groups.append([hit])
-    return tuple(
-        Overlay(
-            kind=OVERLAY_KINDS[group[0][0]],
-            box=Box(
-                left=min(box.left for _, box, _ in group),
-                top=min(box.top for _, box, _ in group),
-                right=max(box.right for _, box, _ in group),
-                bottom=max(box.bottom for _, box, _ in group),
-            ),
-            presence=min(1.0, len(group) / num_frames),
-            confidence=float(np.clip(np.mean([score for *_, score in group]), 0.0, 1.0)),
-        )
-        for group in groups
-    )
-
-
-def _iou(a: Box, b: Box) -> float:
-    width = max(0.0, min(a.right, b.right) - max(a.left, b.left))
-    shared = width * max(0.0, min(a.bottom, b.bottom) - max(a.top, b.top))
-    return shared / max(a.area + b.area - shared, 1e-9)
