@@ -1,4 +1,4 @@
-"""Backgrounds for the overlay detector, and the labelled clips that it is judged on.
+"""Backgrounds for the overlay detector, and labelled clips to judge it on.
 
     python -m benchmarks.overlays pack --out B.zip --media M --film F --wallpapers W --gcompris G \
         --skimage S
@@ -7,7 +7,7 @@
 `pack` writes the photographs and video frames that `python -m modeling.perception.overlays` trains
 on: only sources with a stated open licence, every fifth photograph and two videos held out to
 choose thresholds. `clips` lays overlays over other photographs, moving beneath them, and adds
-plain clips; `python -m pipeline evaluate --media DIR --only overlays` reads them.
+plain clips; their boxes lie in gt/overlays.json.
 """
 
 import argparse
