@@ -10,6 +10,7 @@ those of one GPU to 1e-4.
 Efficiency: tokens/s over GPUs x tokens/s of one GPU. TFLOP/s and MFU as the trainer counts them.
 
 Run: python -m benchmarks.scaling --out OUT.json [--gpus 2] [--seconds 300] [--tiny]
+    [--only GPU context]
 """
 
 import argparse
@@ -29,6 +30,7 @@ from benchmarks.step_variants import SHAPES, TINY_SHAPES, Shape
 from modeling.train.layout import Layout, is_main_process
 
 LOSS_TOLERANCE = 1e-4  # relative, of each step
+LAYOUTS = ["GPU", "ddp", "fsdp", "context"]  # the last words of the groups' names
 _LOSS_SHAPE = Shape(4, (3, 2, 3), 5)
 _NEEDS_S = 50.0  # of one group of processes: start, checks, compilation, steps
 
@@ -98,6 +100,7 @@ def _main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--tiny", action="store_true", help="to try the program, on a CPU too")
     parser.add_argument("--backend", default="inductor", help="of torch.compile; none: eager")
+    parser.add_argument("--only", nargs="+", choices=LAYOUTS, default=LAYOUTS)
     parser.add_argument("--group", help=argparse.SUPPRESS)
     args = parser.parse_args()
     backend = None if args.backend == "none" else args.backend
@@ -112,6 +115,8 @@ def _main() -> None:
     record.about |= {**machine(), **{name: os.environ.get(name, "") for name in switches}}
     alone: dict[str, dict[str, Any]] = {}
     for name, jobs in todo.items():
+        if name.split()[-1] not in args.only:
+            continue
         layout = jobs[0].layout
         needs = 0 if args.tiny else _NEEDS_S
         if record.left < needs:
