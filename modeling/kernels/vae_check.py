@@ -3,16 +3,19 @@
 Shape suffixes: B batch, C channels, T frames, H height, W width.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from modeling.vae import VAE_CONFIGS, CausalVAE
 from modeling.vae_operations import PLAIN_VAE, VaeOperations
 
-# Of a whole network: convolutions on a GPU round to TF32 or bf16 in either form.
-_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 5e-2}
+# Of a whole network, whose convolutions a GPU may round to TF32.
+_TOLERANCE = 1e-2
+# In bf16 the plain operations are off from float32 by 5 to 15 % themselves (it is a network with
+# drawn weights), and by how much depends on the convolutions that cuDNN picks. What they are off
+# by, and half as much more, is allowed there; no padding at the edges makes 120 %.
+_OF_PLAIN = 1.5
+_SEED = 1
 _SIZES = ((2, 5, 32, 24), (2, 1, 32, 24))  # a clip and an image: B, T, H, W
 
 
@@ -23,27 +26,37 @@ def apply_vae_operations(vae: CausalVAE, operations: VaeOperations) -> None:
 
 
 def find_vae_fault(fused: VaeOperations, device: torch.device, dtype: torch.dtype) -> str | None:
-    """What is wrong with reconstructions or gradients of a small VAE; None if nothing is."""
+    """What is wrong with reconstructions or gradients of a small VAE; None if nothing is.
+
+    In float32 first, where a fault is plain to see, then in `dtype`.
+    """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(_SEED)
         vae = CausalVAE(VAE_CONFIGS["tiny"])
         videos = [torch.randn(b, 3, *sizes) for b, *sizes in _SIZES]
     vae.to(device)
     for video in videos:
         name = "an image" if video.shape[2] == 1 else "a clip"
-        plain = list(_results(vae, PLAIN_VAE, video.to(device), dtype))
-        own = list(_results(vae, fused, video.to(device), dtype))
-        for what, found, expected in zip(("result", "gradient"), own, plain, strict=True):
-            error = float((found - expected).norm() / expected.norm())
-            if not error <= _TOLERANCE[dtype]:  # NaN is no pass
-                return f"the {what} of {name} is off by {error:.2g}"
+        exact = _results(vae, PLAIN_VAE, video.to(device), torch.float32)
+        for checked in dict.fromkeys((torch.float32, dtype)):
+            usual = _results(vae, PLAIN_VAE, video.to(device), checked)
+            own = _results(vae, fused, video.to(device), checked)
+            for index, what in enumerate(("result", "gradient")):
+                limit = max(_TOLERANCE, _OF_PLAIN * _relative_error(usual[index], exact[index]))
+                error = _relative_error(own[index], exact[index])
+                if not error <= limit:  # NaN is no pass
+                    return f"the {what} of {name} is off by {error:.2g}, allowed is {limit:.2g}"
     return None
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
 
 
 def _results(
     vae: CausalVAE, operations: VaeOperations, video_BCTHW: Tensor, dtype: torch.dtype
-) -> Iterator[Tensor]:
-    """The reconstruction, then the gradients of all weights."""
+) -> tuple[Tensor, Tensor]:
+    """The reconstruction and the gradients of all weights."""
     apply_vae_operations(vae, operations)
     vae.zero_grad()
     with (
@@ -52,5 +65,5 @@ def _results(
     ):
         decoded = vae.decode(vae.encode(video_BCTHW).mean)
     torch.autograd.backward(decoded.float().square().mean())
-    yield decoded.detach().float().flatten()
-    yield torch.cat([p.grad.float().flatten() for p in vae.parameters() if p.grad is not None])
+    gradients = [p.grad.float().flatten() for p in vae.parameters() if p.grad is not None]
+    return decoded.detach().float().flatten(), torch.cat(gradients)

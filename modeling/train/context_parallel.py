@@ -118,10 +118,13 @@ class ContextParallel:
         return -(-self._num_image // self._size)
 
     def _part(self, x: Tensor, dim: int) -> Tensor:
-        """The own part of the image tokens; zeros fill up the last one."""
+        """The own part of the image tokens; zeros fill up the last one.
+
+        Contiguous, as the later blocks get theirs: a compiled block is not compiled again.
+        """
         missing = self._num_local * self._size - self._num_image
         padding = [0, 0] * (x.ndim - 1 - dim) + [0, missing]
-        return F.pad(x, padding).chunk(self._size, dim=dim)[self._rank]
+        return F.pad(x, padding).chunk(self._size, dim=dim)[self._rank].contiguous()
 
     def _gather(self, x: Tensor, dim: int) -> Tensor:
         """The image tokens of all processes, without the padding."""

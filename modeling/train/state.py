@@ -61,7 +61,8 @@ def allocate_optimizers(
             continue  # reported as a difference by whoever loads
         is_number = shape == () and parameter.shape != ()
         value = (
-            torch.zeros((), dtype=torch.float32)
+            # Where fused optimizers look for it.
+            torch.zeros((), dtype=torch.float32, device=parameter.device)
             if is_number or key == "step"
             else torch.zeros_like(parameter.detach())
         )

@@ -203,7 +203,9 @@ class Trainer:
         """Sums over ranks; gradients' norms are equal on all. One wait for the device."""
         names = [*sums, *norms]
         summed = self._parallel.sum(torch.stack([value.float() for value in sums.values()]))
-        both = torch.cat([summed, torch.stack([value.float() for value in norms.values()])])
+        # PyTorch's norm of no gradient at all is a number on the CPU.
+        lengths = torch.stack([value.float().to(summed.device) for value in norms.values()])
+        both = torch.cat([summed, lengths])
         return dict(zip(names, both.tolist(), strict=True))
 
     def _parts(self, batch: Batch) -> list[Part]:

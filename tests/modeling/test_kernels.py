@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +112,20 @@ def test_the_check_of_a_vae_finds_a_wrong_edge() -> None:
     fault = find_vae_fault(PLAIN_VAE._replace(pad=zeros_at_edges), CPU, torch.float32)
     assert fault is not None
     assert fault.startswith("the result of a clip is off by ")
+
+
+def test_the_check_of_a_vae_in_bf16_takes_what_rounds_and_finds_what_is_wrong() -> None:
+    def doubled(norm: nn.GroupNorm, *rest: Any) -> Tensor:
+        factor = 2.0 if torch.is_autocast_enabled("cpu") else 1.0
+        return PLAIN_VAE.norm_silu_pad(norm, *rest) * factor
+
+    def rounded(norm: nn.GroupNorm, x: Tensor, padding: Sizes) -> Tensor:
+        return PLAIN_VAE.norm_silu_pad(norm, x.bfloat16().to(x.dtype), padding)
+
+    assert find_vae_fault(PLAIN_VAE, CPU, torch.bfloat16) is None
+    assert find_vae_fault(PLAIN_VAE._replace(norm_silu_pad=rounded), CPU, torch.float32) is not None
+    fault = find_vae_fault(PLAIN_VAE._replace(norm_silu_pad=doubled), CPU, torch.bfloat16)
+    assert fault is not None
 
 
 def test_a_choice_reaches_every_convolution_of_a_vae() -> None:

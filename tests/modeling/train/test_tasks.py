@@ -20,6 +20,7 @@ from modeling.train.dit_task import DitTask
 from modeling.train.ema import Ema
 from modeling.train.errors import ConfigError
 from modeling.train.export import read_weights
+from modeling.train.state import allocate_optimizers
 from modeling.train.stream import BatchStream, open_corpus, weigh_by_tags
 from modeling.train.trainer import Trainer
 from modeling.vae_config import VAE_CONFIGS
@@ -160,6 +161,19 @@ def test_muon_trains_the_blocks_and_resumes(manifest: str, tmp_path: Path) -> No
     assert sum(counts) == trainer.task.num_parameters
     assert counts[0] > counts[1] / 2
     trainer.run()
+
+
+def test_the_state_of_an_optimizer_is_read_to_where_its_parameter_lies() -> None:
+    network = torch.nn.Linear(2, 3, device="meta")  # stands for any device but the CPU
+    optimizer = torch.optim.AdamW(network.parameters())
+    shapes: dict[str, tuple[int, ...]] = {
+        "optimizer/model/weight/step": (),
+        "optimizer/model/weight/exp_avg": (3, 2),
+    }
+    found = allocate_optimizers({"model": network}, [optimizer], shapes)
+    assert {name: (tuple(each.shape), each.device.type) for name, each in found.items()} == {
+        name: (shape, "meta") for name, shape in shapes.items()
+    }
 
 
 def test_only_samples_with_a_tag_are_drawn(manifest: str) -> None:
