@@ -162,8 +162,8 @@ class SampleLoader:
         draw_keys = self._draw_keys(step_plan)[part]
         indices = step_plan.sample_indices[part].tolist()
         tensors = self._reader.empty(step_plan.bucket, len(indices))
-        if self.config.pin_memory:
-            tensors = {name: tensor.pin_memory() for name, tensor in tensors.items()}
+        if self.config.pin_memory:  # allocated so: `pin_memory()` would copy what is not there yet
+            tensors = {n: torch.empty_like(each, pin_memory=True) for n, each in tensors.items()}
         reads = []
         for position, (index, draw_key) in enumerate(zip(indices, draw_keys, strict=True)):
             request = SampleRequest(index, draw_key, step, step_plan.bucket)

@@ -158,17 +158,26 @@ def dit_memory(
     return Memory(weights, kept * num_tokens * config.hidden_size)
 
 
+# Without fused kernels norms and all that follows them stay in fp32, beside the copies in bf16 that
+# the convolutions keep. Measured on an H200: 121 GiB where fused kernels are reckoned to take 46.
+_PLAIN_IN_BF16 = 2.6
+
+
 def vae_memory(
     config: VAEConfig,
     num_weights: int,
     bucket: Bucket,
     num_samples: int,
     *,
-    value_bytes: int,
+    is_bf16: bool,
+    is_fused: bool,
     checkpointing: bool,
     has_ema: bool,
 ) -> Memory:
     """The finest level dominates: its residual blocks keep about five tensors each."""
+    value_bytes = 4.0
+    if is_bf16:
+        value_bytes = 2.0 if is_fused else 2.0 * _PLAIN_IN_BF16
     weights = num_weights * (_BYTES_PER_WEIGHT + _BYTES_OF_EMA * has_ema)
     num_values = num_samples * bucket.num_frames * bucket.height * bucket.width
     channels = config.block_out_channels

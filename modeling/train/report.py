@@ -191,7 +191,7 @@ def _bucket_cost(
 ) -> BucketCost:
     num_local = max(1, bucket.batch // layout.data_ranks)
     micro = micro_batch_size(bucket.bucket, num_local, config.compute)
-    value_bytes = 2 if compute.precision(config.compute, device) == torch.bfloat16 else 4
+    is_bf16 = compute.precision(config.compute, device) == torch.bfloat16
     has_ema = config.ema is not None
     if config.model == "dit":
         network = _dit_config(config)
@@ -213,7 +213,7 @@ def _bucket_cost(
                 num_parameters(network),
                 num_tokens=num_tokens,
                 checkpointing=checkpointing,
-                value_bytes=value_bytes,
+                value_bytes=2 if is_bf16 else 4,
                 has_ema=has_ema,
                 num_shards=layout.shard_ranks,
                 lora=config.lora,
@@ -221,6 +221,7 @@ def _bucket_cost(
         )
     vae = config.vae.network_config
     vae_json = vae.model_dump_json()
+    is_fused = compute.vae_kernel_choice(config.compute, device).name == "fused"
     return BucketCost(
         stage,
         bucket,
@@ -232,7 +233,8 @@ def _bucket_cost(
             _num_vae_weights(vae_json),
             bucket.bucket,
             micro,
-            value_bytes=value_bytes,
+            is_bf16=is_bf16,
+            is_fused=is_fused,
             checkpointing=checkpointing != "off",
             has_ema=has_ema,
         ),

@@ -120,7 +120,7 @@ def test_the_check_of_a_vae_in_bf16_takes_what_rounds_and_finds_what_is_wrong() 
         return PLAIN_VAE.norm_silu_pad(norm, *rest) * factor
 
     def rounded(norm: nn.GroupNorm, x: Tensor, padding: Sizes) -> Tensor:
-        return PLAIN_VAE.norm_silu_pad(norm, x.bfloat16().to(x.dtype), padding)
+        return PLAIN_VAE.norm_silu_pad(norm, (x * 16).round() / 16, padding)
 
     assert find_vae_fault(PLAIN_VAE, CPU, torch.bfloat16) is None
     assert find_vae_fault(PLAIN_VAE._replace(norm_silu_pad=rounded), CPU, torch.float32) is not None
