@@ -48,10 +48,15 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--seconds", type=float, default=None, help="of all calls together")
     training.add_argument("--workers", type=int, default=0, help="processes that render")
     training.add_argument("--size", type=int, nargs=2, default=None, metavar=("H", "W"))
+    training.add_argument("--init", type=Path, help="averaged.pt of another training")
     defaults = TrainConfig()
     for name in ("num_steps", "batch_size", "repeats", "num_validation"):
         option = f"--{name.removeprefix('num_').replace('_', '-')}"
         training.add_argument(option, dest=name, type=int, default=getattr(defaults, name))
+    for name in ("learning_rate", "watermark_factor"):
+        option = f"--{name.replace('_', '-')}"
+        training.add_argument(option, type=float, default=getattr(defaults, name))
+    training.add_argument("--seed", type=int, default=defaults.seed, help="of the renderings")
     exporting = commands.add_parser("export", help="write the ONNX file")
     exporting.add_argument("out", type=Path)
     exporting.add_argument("--model-id", default=MODEL_ID)
@@ -64,11 +69,13 @@ def _train(arguments: argparse.Namespace) -> None:
     config = replace(
         TrainConfig(), num_steps=arguments.num_steps, batch_size=arguments.batch_size,
         repeats=arguments.repeats, num_validation=arguments.num_validation,
+        learning_rate=arguments.learning_rate, watermark_factor=arguments.watermark_factor,
+        seed=arguments.seed,
     )  # fmt: skip
     if arguments.size is not None:
         config = replace(config, input_HW=tuple(arguments.size))
     limits = Limits(seconds=arguments.seconds, num_workers=arguments.workers)
-    network = train(arguments.backgrounds, arguments.out, config, limits)
+    network = train(arguments.backgrounds, arguments.out, config, limits, init=arguments.init)
     assert network is not None
     figures, thresholds = validate(
         network, arguments.backgrounds, config, num_workers=arguments.workers, precision=_PRECISION

@@ -114,12 +114,19 @@ def truth_of(found: Sequence[tuple[str, PixelBox, bool]], size_HW: Size) -> Trut
     )
 
 
-def draw_recipe(rng: Rng, size_HW: Size, font_split: str) -> Recipe:
-    """None of them three times in ten, else one to three kinds."""
+def draw_recipe(rng: Rng, size_HW: Size, font_split: str, watermark_factor: float = 1.0) -> Recipe:
+    """None of them three times in ten, else one to three kinds.
+
+    `watermark_factor`: how much likelier watermarks are than in the usual mixture.
+    """
     if rng.random() < NONE_SHARE:
         return Recipe(size_HW, None, ())
     count = int(rng.choice([1, 2, 3], p=[0.55, 0.33, 0.12]))
-    kinds = rng.choice(list(_KIND_WEIGHTS), count, replace=False, p=list(_KIND_WEIGHTS.values()))
+    weights = _KIND_WEIGHTS
+    if watermark_factor != 1:
+        more = weights | {"watermark": watermark_factor * weights["watermark"]}
+        weights = {kind: weight / sum(more.values()) for kind, weight in more.items()}
+    kinds = rng.choice(list(weights), count, replace=False, p=list(weights.values()))
     layout: Layout | None = None
     marks: list[Mark] = []
     for kind in sorted(str(k) for k in kinds):
@@ -157,12 +164,13 @@ def draw_size(rng: Rng) -> Size:
 
 
 def render_sample(
-    number: int, seed: int, backgrounds: Backgrounds, input_HW: Size, font_split: str
-) -> tuple[Picture, Truth]:
+    number: int, seed: int, backgrounds: Backgrounds, input_HW: Size, font_split: str,
+    watermark_factor: float = 1.0,
+) -> tuple[Picture, Truth]:  # fmt: skip
     """Sample `number` at the network's size: the same picture and boxes wherever it is drawn."""
     rng = np.random.default_rng([seed, number])
     size_HW = draw_size(rng)
-    recipe = draw_recipe(rng, size_HW, font_split)
+    recipe = draw_recipe(rng, size_HW, font_split, watermark_factor)
     pictures = backgrounds.draw(rng, size_HW, recipe.num_pictures)
     scene_text: list[PixelBox] = []
     if rng.random() < _NEGATIVE_SHARE:

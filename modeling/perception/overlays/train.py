@@ -46,7 +46,11 @@ Batch = tuple[Tensor, list[Truth]]
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """`repeats`: steps for each rendered batch. Height and width are multiples of 32."""
+    """`repeats`: steps for each rendered batch. Height and width are multiples of 32.
+
+    `watermark_factor`: how much likelier watermarks are in the training's renderings than in those
+    that judge. `seed`: of the renderings; another one where a network is trained further.
+    """
 
     input_HW: tuple[int, int] = (320, 512)
     num_steps: int = 20_000
@@ -56,6 +60,7 @@ class TrainConfig:
     weight_decay: float = 0.02
     average: float = 0.999
     num_validation: int = 400
+    watermark_factor: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,27 +84,38 @@ class Limits:
 class Renderings(Dataset[tuple[Tensor, Truth]]):
     """Rendering N as a uint8 picture H x W x 3 and its boxes."""
 
-    def __init__(self, path: Path, split: str, seed: int, input_HW: tuple[int, int]) -> None:
+    def __init__(
+        self, path: Path, split: str, seed: int, input_HW: tuple[int, int],
+        watermark_factor: float = 1.0,
+    ) -> None:  # fmt: skip
         self._backgrounds = Backgrounds(path, split)
         self._split, self._seed, self._input_HW = split, seed, input_HW
+        self._watermark_factor = watermark_factor
 
     def __getitem__(self, number: int) -> tuple[Tensor, Truth]:
         cv2.setNumThreads(1)
         image, truth = render_sample(
-            number, self._seed, self._backgrounds, self._input_HW, self._split
-        )
+            number, self._seed, self._backgrounds, self._input_HW, self._split,
+            self._watermark_factor,
+        )  # fmt: skip
         return torch.from_numpy(image), truth
 
 
 def train(
-    backgrounds: Path, out: Path, config: TrainConfig, limits: Limits | None = None
-) -> Detector | None:
-    """The averaged network; None when `stop_after` came first."""
+    backgrounds: Path, out: Path, config: TrainConfig, limits: Limits | None = None,
+    *, init: Path | None = None,
+) -> Detector | None:  # fmt: skip
+    """The averaged network; None when `stop_after` came first.
+
+    `init`: the AVERAGED of another training, to begin with.
+    """
     limits = limits or Limits()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    network: Detector = Detector().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network: Detector = (Detector() if init is None else _read_averaged(init)[0]).to(
+        device, memory_format=torch.channels_last
+    )  # type: ignore[call-overload]
     averaged: Detector = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(_groups(network, config), lr=config.learning_rate)
     first, spent_s = _resume(out / CHECKPOINT, network, averaged, optimizer)
@@ -152,22 +168,18 @@ def train(
 def validate(
     network: Detector, backgrounds: Path, config: TrainConfig, *, num_workers: int, precision: float
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Figures on held-out pictures and fonts, and per kind the score that is right so often."""
-    device = next(network.parameters()).device
-    loader = _loader(
-        Renderings(backgrounds, "held_out", _VALIDATION_SEED, config.input_HW),
-        range(config.num_validation), config.batch_size, num_workers,
-    )  # fmt: skip
-    found: list[Detections] = []
-    truths: list[Truth] = []
-    for images, batch_truths in loader:
-        found += detect(network, images.to(device))
-        truths += batch_truths
+    """Figures on held-out pictures and fonts, and per kind the score that is right so often.
+
+    The thresholds come from as many other renderings of the same pictures and fonts.
+    """
+    found, truths = _found_in(network, backgrounds, config, 0, num_workers)
+    others = _found_in(network, backgrounds, config, config.num_validation, num_workers)
     figures: dict[str, float] = {}
     thresholds: dict[str, float] = {}
     for label, name in enumerate(REPORTED):
-        scores, hits, total = judged(found, truths, label)
+        _, hits, total = judged(found, truths, label)
         figures[f"ap50_{name}"] = average_precision(hits, total)
+        scores, hits, _ = judged(*others, label)
         thresholds[name] = threshold_for(scores, hits, precision=precision, least=0.1)
     figures["map50"] = float(np.nanmean([figures[f"ap50_{name}"] for name in REPORTED]))
     plain = [
@@ -178,6 +190,23 @@ def validate(
     ]  # fmt: skip
     figures["plain_pictures_with_alarm"] = float(np.mean(plain)) if plain else float("nan")
     return figures, thresholds
+
+
+def _found_in(
+    network: Detector, backgrounds: Path, config: TrainConfig, first: int, num_workers: int
+) -> tuple[list[Detections], list[Truth]]:
+    """In `num_validation` held-out renderings from number `first` on."""
+    device = next(network.parameters()).device
+    loader = _loader(
+        Renderings(backgrounds, "held_out", _VALIDATION_SEED, config.input_HW),
+        range(first, first + config.num_validation), config.batch_size, num_workers,
+    )  # fmt: skip
+    found: list[Detections] = []
+    truths: list[Truth] = []
+    for images, batch_truths in loader:
+        found += detect(network, images.to(device))
+        truths += batch_truths
+    return found, truths
 
 
 def detect(network: Detector, images_NHWC: Tensor) -> list[Detections]:
@@ -207,10 +236,15 @@ def best_boxes(boxes_NA4: Tensor, logits_NAK: Tensor) -> tuple[Tensor, Tensor, T
 
 def load_averaged(out: Path) -> tuple[Detector, int]:
     """What `train` ended with, on the CPU, and its step."""
-    state = torch.load(out / AVERAGED, weights_only=True, map_location="cpu")
+    network, step = _read_averaged(out / AVERAGED)
+    return network.eval(), step
+
+
+def _read_averaged(path: Path) -> tuple[Detector, int]:
+    state = torch.load(path, weights_only=True, map_location="cpu")
     network = Detector()
     network.load_state_dict(state["averaged"])
-    return network.eval(), int(state["step"])
+    return network, int(state["step"])
 
 
 def config_json(config: TrainConfig) -> str:
@@ -219,7 +253,7 @@ def config_json(config: TrainConfig) -> str:
 
 def _batches(path: Path, config: TrainConfig, limits: Limits, first: int) -> Iterator[Batch]:
     """From the batch on that belongs to step `first`."""
-    rendered = Renderings(path, "train", config.seed, config.input_HW)
+    rendered = Renderings(path, "train", config.seed, config.input_HW, config.watermark_factor)
     start = -(-first // config.repeats) * config.batch_size
     stop = -(-config.num_steps // config.repeats) * config.batch_size + config.batch_size
     return iter(_loader(rendered, range(start, stop), config.batch_size, limits.num_workers))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from modeling.perception.overlays.precision import (
     suppress,
     threshold_for,
 )
-from modeling.perception.overlays.render import Truth
+from modeling.perception.overlays.render import Truth, draw_recipe
 from modeling.perception.overlays.train import (
+    AVERAGED,
     CHECKPOINT,
     METRICS,
     Limits,
@@ -182,6 +184,30 @@ def test_a_resumed_training_is_the_same_and_writes_as_it_goes(
     figures, thresholds = validate(network, backgrounds, config, num_workers=0, precision=0.9)
     assert 0 <= figures["map50"] <= 1
     assert set(thresholds) == set(REPORTED)
+
+
+def test_a_further_training_begins_with_the_averaged_weights_of_another(
+    backgrounds: Path, tmp_path: Path
+) -> None:
+    config = TrainConfig(input_HW=(64, 96), num_steps=2, batch_size=2)
+    before = train(backgrounds, tmp_path / "first", config)
+    still = replace(config, num_steps=1, learning_rate=0.0, seed=1)
+    after = train(backgrounds, tmp_path / "second", still, init=tmp_path / "first" / AVERAGED)
+    assert before is not None
+    assert after is not None
+    pairs = zip(before.named_parameters(), after.named_parameters(), strict=True)
+    assert all(torch.allclose(one, other, atol=1e-6) for (_, one), (_, other) in pairs)
+
+
+def test_watermarks_are_as_much_likelier_as_asked() -> None:
+    shares = []
+    for factor in (1.0, 4.0):
+        kinds = [
+            {mark.kind for mark in draw_recipe(rng, (64, 96), "train", factor).marks}
+            for rng in map(np.random.default_rng, range(300))
+        ]
+        shares.append(sum("watermark" in each for each in kinds) / len(kinds))
+    assert 1.5 * shares[0] < shares[1] < 4 * shares[0]
 
 
 def test_no_time_left_means_no_further_step(backgrounds: Path, tmp_path: Path) -> None:
