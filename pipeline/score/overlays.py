@@ -86,7 +86,7 @@ def resting_overlays(luma_THW: NDArray[np.uint8], config: OverlaysConfig) -> lis
         return None
     dx = np.stack([cv2.Scharr(frame, cv2.CV_16S, 1, 0) for frame in luma_THW])
     dy = np.stack([cv2.Scharr(frame, cv2.CV_16S, 0, 1) for frame in luma_THW])
-    middle = np.stack([np.median(dx, axis=0), np.median(dy, axis=0)]) / 32.0
+    middle = np.stack([_median_over_time(dx), _median_over_time(dy)]) / 32.0
     strength = np.linalg.norm(middle, axis=0)
     along = (dx * middle[0] + dy * middle[1]) / 32.0 / np.maximum(strength, 1e-6)
     # Chance keeps some strength in the median; a real edge is there in nearly all frames.
@@ -96,6 +96,13 @@ def resting_overlays(luma_THW: NDArray[np.uint8], config: OverlaysConfig) -> lis
     if persistent.mean() > _MAX_PERSISTENT_SHARE:
         return None
     return _components(persistent.astype(np.uint8), middle, config)
+
+
+def _median_over_time(values_THW: NDArray[np.int16]) -> NDArray[np.float64]:
+    """As `np.median`, which selects instead of sorting: twice as slow for a few frames."""
+    count = len(values_THW)
+    ordered = np.sort(values_THW, axis=0)
+    return np.asarray(ordered[(count - 1) // 2 : count // 2 + 1].mean(axis=0), np.float64)
 
 
 def _without_bar_edges(persistent_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:

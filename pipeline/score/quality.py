@@ -38,7 +38,7 @@ _PATCH_PX = 96
 
 class QualityStage:
     name: ClassVar[str] = "quality"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = QualityScore
 
@@ -109,7 +109,7 @@ class QualityStage:
 
 def niqe(luma_HW: NDArray[np.uint8]) -> float | None:
     """Lower is better; clean photographs about 7 to 12. None for a picture without detail."""
-    features_NF = patch_features(luma_HW.astype(np.float64), _PATCH_PX)
+    features_NF = patch_features(luma_HW, _PATCH_PX)
     features_NF = features_NF[np.isfinite(features_NF).all(axis=1)]
     if len(features_NF) < 2:
         return None

@@ -77,9 +77,9 @@ class TextStage:
     def _look(self, clip: Clip) -> tuple[list[NDArray[np.uint8]], list[list[TextBox]]]:
         frames = clip.key_frames_THWC
         scan = [frames[i] for i in evenly(len(frames), self._config.num_scan_frames)]
-        boxes = [self.find(frame, self._config.scan_long_side) for frame in scan]
-        if not any(boxes):
-            return scan, boxes
+        # No further than to the first text: the second look starts anew.
+        if not any(self.find(frame, self._config.scan_long_side) for frame in scan):
+            return scan, [[] for _ in scan]
         follow = [frames[i] for i in evenly(len(frames), self._config.num_follow_frames)]
         return follow, [self.find(frame, self._config.follow_long_side) for frame in follow]
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.onnx_model import WeightsError
-from pipeline.score.subnormals import without_subnormals
+from pipeline.score.onnx_bytes import without_subnormals
 
 TextBackend = Literal["rapidocr", "paddleocr"]
 _RAPID_WEIGHTS = ("PP-OCRv6_det_small.onnx", "PP-OCRv6_rec_small.onnx")
