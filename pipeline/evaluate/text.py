@@ -44,12 +44,12 @@ def evaluate_text(media: Path, *, long_side_px: int | None = None) -> list[Figur
     precisions: dict[str, list[float]] = {OURS: [], PEER: []}
     words_found: dict[str, list[bool]] = {OURS: [], PEER: []}
     for entry in labels:
-        path = media / _PHOTO_FOLDER / Path(entry["img_path"]).name
+        path = labelled_photo(media, entry)
         if not path.exists():
             continue
         image = open_image(path.as_uri(), MediaLimits())
-        wanted, ignored, words = _labelled(entry["instances"], image.shape[:2])
-        found = _mask(stage.find(image, long_side_px), image.shape[:2])
+        wanted, ignored, words = labelled_areas(entry["instances"], image.shape[:2])
+        found = box_mask(stage.find(image, long_side_px), image.shape[:2])
         for method, area in ((OURS, found), (PEER, _classical(image))):
             judged = area & ~ignored
             ious[method].append(_iou(judged, wanted))
@@ -65,7 +65,12 @@ def evaluate_text(media: Path, *, long_side_px: int | None = None) -> list[Figur
     return figures
 
 
-def _labelled(
+def labelled_photo(media: Path, entry: dict[str, Any]) -> Path:
+    """Where the photograph of an entry of the labels' `data_list` lies; not all are there."""
+    return media / _PHOTO_FOLDER / Path(entry["img_path"]).name
+
+
+def labelled_areas(
     instances: list[dict[str, Any]], size_HW: tuple[int, ...]
 ) -> tuple[Mask, Mask, list[Mask]]:
     """The area of the legible words, of the ignored ones, and each legible word alone."""
@@ -83,7 +88,7 @@ def _labelled(
     return wanted, ignored & ~wanted, words
 
 
-def _mask(boxes: list[TextBox], size_HW: tuple[int, ...]) -> Mask:
+def box_mask(boxes: list[TextBox], size_HW: tuple[int, ...]) -> Mask:
     mask = np.zeros(size_HW[:2], np.uint8)
     size = np.array([size_HW[1], size_HW[0]])
     for box in boxes:

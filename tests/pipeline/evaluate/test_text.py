@@ -14,7 +14,7 @@ def test_illegible_words_count_neither_way_where_no_legible_one_lies() -> None:
         right = left + 9
         return {"polygon": [left, 0, right, 0, right, 9, left, 9], "ignore": ignore}
 
-    wanted, ignored, words = text._labelled(
+    wanted, ignored, words = text.labelled_areas(
         [square(0, False), square(20, True), square(5, True)], (10, 40)
     )
     assert wanted[:, :10].all()
@@ -26,7 +26,7 @@ def test_illegible_words_count_neither_way_where_no_legible_one_lies() -> None:
 
 def test_boxes_in_shares_cover_their_pixels() -> None:
     corners = np.array([[0.25, 0.5], [0.75, 0.5], [0.75, 1.0], [0.25, 1.0]])
-    mask = text._mask([TextBox(corners, 1.0)], (100, 200))
+    mask = text.box_mask([TextBox(corners, 1.0)], (100, 200))
     assert mask[50:100, 50:150].all()
     assert mask.sum() == pytest.approx(50 * 100, rel=0.03)
 
