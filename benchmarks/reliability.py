@@ -1,6 +1,6 @@
-"""How far the confidences of shots and text can be taken at their word: tables and a picture.
+"""How far confidences of shots, text and dollies can be taken at their word: tables, a picture.
 
-    python benchmarks/reliability.py --media MEDIA --picture reliability.png [--only shots|text]
+    python benchmarks/reliability.py --media MEDIA --picture FILE [--only shots|text|dolly]
 
 Judgements are put into ten bins by confidence. A calibrated confidence is right as often as it
 says; the expected calibration error is the mean distance of the two, weighted by the bins' counts.
@@ -15,6 +15,8 @@ rendered: small, faint, blurred, compressed. A box is right where at least half 
 words; illegible ones of the labels count neither way, and words that a photograph without labels
 shows by itself count as wrong. Text, read: the rendered lines; right where all letters and digits
 are those that were written.
+
+Dolly: zooms rendered from photographs, by the lens or by distance. Right: it was a dolly.
 """
 
 import argparse
@@ -34,21 +36,27 @@ from numpy.typing import NDArray
 
 from modeling.perception.overlays.fonts import FONTS, Font
 from modeling.perception.overlays.words import sentence
+from pipeline.evaluate.camera_clips import rendered_clips
 from pipeline.evaluate.shot_labels import LabelledVideo, labelled_videos, match
 from pipeline.evaluate.shot_methods import gather_all
 from pipeline.evaluate.text import LABEL_FILE, Mask, box_mask, labelled_areas, labelled_photo
 from pipeline.media.config import MediaLimits
 from pipeline.media.errors import MediaError
 from pipeline.media.image import open_image
-from pipeline.score.config import TextConfig
+from pipeline.score.camera import CameraStage
+from pipeline.score.config import ScoreConfig, TextConfig
+from pipeline.score.flow import FlowEstimator
+from pipeline.score.sampler import Clip
 from pipeline.score.text_reader import TextReader, open_reader
 from pipeline.split.config import SplitConfig
 from pipeline.split.transnet import runs_above
+from schemas.scores import CameraScore
 
 _NUM_BINS = 10
 _MIN_RUN = 0.02  # lower runs are no judgement of anything
 _NUM_LINES = 300
 _LINE_HEIGHT_PX = (10, 40)
+_NUM_RENDERED = 560  # of all classes; an eighth of them is zooms
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,22 @@ def _judged_runs(
         is_gradual = any(start <= last and first <= end for first, last in video.gradual)
         if not is_gradual:
             yield min(1.0, peak), match([end], video).num_found > 0
+
+
+def dolly_judgements(media: Path) -> Judgements:
+    """Of rendered zooms that the network calls zooms, by distance or by the lens."""
+    config = ScoreConfig()
+    flow = FlowEstimator(config.flow)
+    stage = CameraStage(config.camera, flow)
+    stage.setup()
+    pairs = []
+    for item in rendered_clips(media, _NUM_RENDERED, only=("zoom_in", "zoom_out")):
+        assert isinstance(item.clip, Clip)
+        assert item.is_dolly is not None
+        (score,) = stage.process([item.clip])
+        if isinstance(score, CameraScore) and score.dolly is not None:
+            pairs.append((score.dolly, item.is_dolly))
+    return Judgements.of(pairs)
 
 
 def text_judgements(media: Path, reader: TextReader) -> dict[str, Judgements]:
@@ -221,19 +245,21 @@ def draw(by_name: Mapping[str, Judgements], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Reliability of the confidences of shots and text."
+        description="Reliability of confidences of shots, text, dolly."
     )
     parser.add_argument("--media", type=Path, required=True)
     parser.add_argument("--picture", type=Path, required=True)
-    parser.add_argument("--only", choices=["shots", "text"])
+    parser.add_argument("--only", choices=["shots", "text", "dolly"])
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     found: dict[str, Judgements] = {}
-    if arguments.only != "shots":
-        reader = open_reader("rapidocr")
-        found |= text_judgements(arguments.media, reader)
-    if arguments.only != "text":
+    only = arguments.only
+    if only in (None, "text"):
+        found |= text_judgements(arguments.media, open_reader("rapidocr"))
+    if only in (None, "shots"):
         found["shots, TransNetV2"] = shot_judgements(arguments.media)
+    if only in (None, "dolly"):
+        found["camera, dolly"] = dolly_judgements(arguments.media)
     for name, judgements in found.items():
         show(name, judgements)
     draw(found, arguments.picture)

@@ -3,7 +3,7 @@
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,16 +41,20 @@ class Labelled:
     name: str
     label: str | None
     clip: Clip | Failure
+    is_dolly: bool | None = None  # of a rendered zoom: by distance, not by the lens
 
 
 MOVING = "moving"
 
 
-def rendered_clips(media: Path, num_clips: int) -> Iterator[Labelled]:
+def rendered_clips(
+    media: Path, num_clips: int, only: Collection[CameraMovement] | None = None
+) -> Iterator[Labelled]:
     """Every class in turn, every eighth clip mixed, as layered scenes of the photographs.
 
     The renderer is the one that the network learned from; the photographs are others, and the
-    clips go through a codec at full rate and the sampler like any file.
+    clips go through a codec at full rate and the sampler like any file. `only`: clips of other
+    classes are left out; the rest stays as it is.
     """
     paths = sorted((media / PHOTO_FOLDER).iterdir())
     pictures = [open_image(path.as_uri(), MediaLimits()) for path in paths]
@@ -62,6 +66,8 @@ def rendered_clips(media: Path, num_clips: int) -> Iterator[Labelled]:
             label: CameraMovement | None = CAMERA_CLASSES[index % len(CAMERA_CLASSES)]
             if index % _MIXED_EVERY == _MIXED_EVERY - 1:
                 label = None
+            if only is not None and label not in only:
+                continue
             fps = _FPS[index // len(CAMERA_CLASSES) % len(_FPS)]
             duration_s = float(np.exp(rng.uniform(*np.log(_LENGTHS_S))))
             times_s = np.arange(round(duration_s * fps)) / fps
@@ -77,7 +83,7 @@ def rendered_clips(media: Path, num_clips: int) -> Iterator[Labelled]:
             )  # fmt: skip
             frames = list(render_scene(scene, path, size_HW=_SIZE_HW))
             clip = encoded_clip(Path(folder) / "clip.mp4", frames, fps)
-            yield Labelled(f"rendered {index}", label, clip)
+            yield Labelled(f"rendered {index}", label, clip, path.is_dolly)
 
 
 def real_clips(media: Path) -> Iterator[Labelled]:
