@@ -33,6 +33,7 @@ from schemas.base import StrictModel
 from schemas.tier import Bucket
 
 _logger = logging.getLogger(__name__)
+_KEPT = 2  # spent batches: the caller may still hold one of them
 
 
 class DataLoaderConfig(StrictModel):
@@ -122,6 +123,7 @@ class SampleLoader:
         first.check_split(world_size)
         self.plan_hash = first.plan_hash
         self._pool = DaemonPool(self.config.num_threads)
+        self._planner = DaemonPool(1)
         self._num_read = self._num_replaced = 0
 
     def epoch_plan(self, epoch: int) -> EpochPlan:
@@ -129,16 +131,37 @@ class SampleLoader:
 
     def batches(self, state: PlanState | None = None) -> Iterator[Batch]:
         """Batches of this rank from a state on, without end."""
-        waiting: deque[_Pending] = deque()
         steps = self._steps(state or PlanState())
+        waiting: deque[Future[_Pending]] = deque()
+        for _ in range(self.config.prefetch_steps + 1):
+            waiting.append(self._begin(steps))
+        spent: deque[Batch] = deque()
         while True:
-            while len(waiting) < self.config.prefetch_steps + 1:
-                plan, number = next(steps)
-                waiting.append(self._start(plan, number))
-            yield self._finish(waiting.popleft())
+            batch = self._finish(waiting.popleft())
+            spent.append(batch)
+            waiting.append(self._begin(steps, spent.popleft() if len(spent) > _KEPT else None))
+            yield batch
 
     def close(self) -> None:
-        self._pool.close()
+        self._pool.close()  # first: the planner may wait for it
+        self._planner.close()
+
+    def _begin(
+        self, steps: Iterator[tuple[EpochPlan, int]], spent: Batch | None = None
+    ) -> Future[_Pending]:
+        """Plan the next step and start its reads, on a thread of its own.
+
+        The caller's thread launches the training. Were it to start the reads, or to be the last
+        to let go of a spent batch, whose every tensor gives up the interpreter lock as it is
+        freed, the threads that read would hold it up.
+        """
+
+        def begin() -> _Pending:
+            nonlocal spent
+            spent = None
+            return self._start(*next(steps))
+
+        return self._planner.submit(begin)
 
     def _steps(self, state: PlanState) -> Iterator[tuple[EpochPlan, int]]:
         """The endless walk over steps; each epoch is planned while the one before runs."""
@@ -218,8 +241,16 @@ class SampleLoader:
         is_dropped = drops_text(self.captions, seed=seed, key=key, step=step)
         return "" if is_dropped else sample.text
 
-    def _finish(self, pending: _Pending) -> Batch:
+    def _finish(self, beginning: Future[_Pending]) -> Batch:
         start = time.monotonic()
+        try:
+            pending = beginning.result(self.config.timeout_s)
+        except TimeoutError as error:
+            raise DataError(
+                "the plan of a step",
+                f"was not made within {self.config.timeout_s:g} s",
+                "raise timeout_s",
+            ) from error
         reads = []
         for future, draw_key in zip(pending.reads, pending.draw_keys, strict=True):
             left_s = max(0.0, start + self.config.timeout_s - time.monotonic())

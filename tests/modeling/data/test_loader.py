@@ -2,7 +2,9 @@ import gc
 import itertools
 import logging
 import os
+import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from modeling.data.decode import Decoder, frame_decoder
 from modeling.data.decode_pyav import decode_by_pyav
 from modeling.data.errors import DataError
 from modeling.data.loader import Batch, DataLoaderConfig, SampleLoader
+from modeling.data.pixel_reader import PixelReader
 from modeling.data.plan import PlanState
 from modeling.data.samples import ReadSample, SampleRequest
 from modeling.data.view import View, ViewConfig
@@ -282,6 +285,32 @@ def test_a_state_of_other_data_is_refused(corpus: ShardCorpus) -> None:
 def test_ranks_that_do_not_divide_are_refused(corpus: ShardCorpus) -> None:
     with pytest.raises(DataError, match="a batch of 4 cannot be split over 3 ranks"):
         first_batches(corpus, 1, world_size=3)
+
+
+def test_the_thread_that_trains_frees_no_batch_and_starts_no_read(corpus: ShardCorpus) -> None:
+    freed_by: list[str] = []
+
+    def note(tensor: "weakref.ref[Tensor]") -> None:
+        del tensor
+        freed_by.append(threading.current_thread().name)
+
+    class Noting(PixelReader):
+        def empty(self, shape: Bucket, num: int) -> dict[str, Tensor]:
+            assert threading.current_thread() is not threading.main_thread()
+            return super().empty(shape, num)
+
+    reader = Noting(corpus, ViewConfig(), seed=0, decoder="pyav")
+    loader = SampleLoader(corpus, PlanConfig(global_batch=4), config=CONFIG, reader=reader)
+    batches, refs = loader.batches(), []
+    for _ in range(8):
+        batch = next(batches)  # the one before is held until this one is there, as a trainer does
+        refs.append(weakref.ref(batch.pixels_BCTHW, note))
+    deadline = time.monotonic() + 30
+    while len(freed_by) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(freed_by) == 6
+    assert threading.main_thread().name not in freed_by
+    loader.close()
 
 
 def test_memory_is_channels_last(corpus: ShardCorpus) -> None:
