@@ -54,6 +54,10 @@ class WeightsError(Exception):
     """Weights that cannot be used, in one line that names the file and what to do."""
 
 
+class NotFiniteError(Exception):
+    """A network gave NaN or infinity: what it saw has no score, whatever the rest of it says."""
+
+
 class WeightsEntry(StrictModel):
     """One shipped file. `recipe` is the command that makes it again from `source`."""
 
@@ -104,6 +108,13 @@ def locate_weights(name: str) -> WeightsFile:
             f"{path}: sha256 is {sha256}, weights.toml says {entry.sha256}; restore the file"
         )
     return WeightsFile(path=path, sha256=sha256, entry=entry)
+
+
+def require_finite(model_id: str, outputs: Mapping[str, NDArray[Any]]) -> None:
+    """Raises NotFiniteError that names the network and the outputs."""
+    bad = [name for name, values in outputs.items() if not np.isfinite(values).all()]
+    if bad:
+        raise NotFiniteError(f"{model_id}: not finite in {', '.join(sorted(bad))}")
 
 
 class OnnxModel:

@@ -15,7 +15,7 @@ from pipeline.embed.config import EmbedConfig
 from pipeline.embed.frames import ClipFrames, read_clips
 from pipeline.engine.work import Part, PartReport, Pass, WorkerSpec
 from pipeline.media.config import MediaLimits
-from pipeline.onnx_model import OnnxModel, locate_weights
+from pipeline.onnx_model import NotFiniteError, OnnxModel, locate_weights, require_finite
 from pipeline.part_report import find_part_report
 from pipeline.parts import cut_into_parts, part_size
 from pipeline.stage import Resources
@@ -52,12 +52,16 @@ class EmbedWorker:
         num_frames = card.num_frames or self._config.num_frames
         read = read_clips(clips, card, num_frames=num_frames, limits=self._limits)
         rows = [
-            failed_row(clip, item) if isinstance(item, Failure) else self._row(item)
+            failed_row(clip, item) if isinstance(item, Failure) else self._row(clip, item)
             for clip, item in zip(clips, read, strict=True)
         ]
         return _write(self._table, payload.key, rows, time.perf_counter() - started_s)
 
-    def _row(self, clip: ClipFrames) -> dict[str, Any]:
+    def _row(self, row: ClipRow, clip: ClipFrames) -> dict[str, Any]:
+        try:
+            vector_D = embed(self._model, clip.frames_THWC)
+        except NotFiniteError as error:
+            return failed_row(row, Failure(error_class="not_finite", error=str(error)))
         return {
             "clip_id": clip.clip_id,
             "ok": True,
@@ -65,16 +69,18 @@ class EmbedWorker:
             "error": None,
             "model_id": self._model.card.model_id,
             "luma_sd": clip.luma_sd,
-            "vector": embed(self._model, clip.frames_THWC),
+            "vector": vector_D,
         }
 
 
 def embed(model: OnnxModel, frames_THWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """One unit vector. Alone through the network, so that no clip's vector depends on another's.
 
-    Raises ValueError when the model's output is not a unit vector (a bug of its export).
+    Raises ValueError when the model's output is not a unit vector (a bug of its export), and
+    NotFiniteError where it is no vector of numbers (such as a flat picture divided by its spread).
     """
     vector_D: NDArray[np.float32] = model.run(frames_THWC[None])["embedding"][0]
+    require_finite(model.card.model_id, {"embedding": vector_D})
     norm = float(np.linalg.norm(vector_D))
     if not abs(norm - 1) <= _MAX_NORM_ERROR:
         raise ValueError(f"{model.card.model_id}: embedding has norm {norm}, need unit vectors")

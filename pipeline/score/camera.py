@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.onnx_model import OnnxModel, WeightsError
+from pipeline.onnx_model import NotFiniteError, OnnxModel, WeightsError, require_finite
 from pipeline.score.camera_features import step_features
 from pipeline.score.camera_geometry import geometric_score
 from pipeline.score.config import GEOMETRY, CameraConfig
@@ -64,7 +64,10 @@ class CameraStage:
             return track
         score = geometric_score(track, self._config)
         if self._network is not None:
-            score = learned_score(track, score, self._network, self._config)
+            try:
+                score = learned_score(track, score, self._network, self._config)
+            except NotFiniteError as error:
+                return Failure(error_class="not_finite", error=str(error))
         return score
 
 
@@ -82,8 +85,12 @@ class CameraNetwork:
         )
 
     def run(self, track: FlowTrack) -> tuple[NDArray[np.float64], float]:
-        """Probability of each class and of mixed motion; and that a zoom is one by distance."""
+        """Probability of each class and of mixed motion; and that a zoom is one by distance.
+
+        Raises NotFiniteError.
+        """
         outputs = self._model.run_inputs({CAMERA_INPUT: step_features(track)[None]})
+        require_finite(self.model_id, outputs)
         probability = outputs["probability"][0].astype(np.float64)
         return probability / probability.sum(), float(outputs["dolly"][0])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.onnx_model import OnnxModel, WeightsError
+from pipeline.onnx_model import OnnxModel, WeightsError, require_finite
 from pipeline.score.config import OverlaysConfig
 from pipeline.score.sampler import Clip
 from schemas.overlay_network import OVERLAY_KINDS, OVERLAY_OUTPUTS, OVERLAY_THRESHOLDS_KEY
@@ -44,13 +44,17 @@ class OverlayDetector:
         self._card = network.card.model_copy(update={"num_frames": None})
 
     def find(self, clip: Clip) -> tuple[tuple[Overlay, ...], int]:
-        """The overlays that enough frames agree on, and how many frames were looked at."""
+        """The overlays that enough frames agree on, and how many frames were looked at.
+
+        Raises NotFiniteError: a box without a score is no proof that nothing lies there.
+        """
         frames = clip.network_frames(self._card)[0]
         hits = [hit for index, frame in enumerate(frames) for hit in self._of_frame(index, frame)]
         return voted(hits, len(frames), self._config.min_presence), len(frames)
 
     def _of_frame(self, index: int, frame: NDArray[np.uint8]) -> list[Hit]:
         outputs = self._network.run(frame[None, None])
+        require_finite(self.model_id, outputs)
         boxes, scores, classes = (outputs[name][0] for name in OVERLAY_OUTPUTS)
         hits: list[Hit] = []
         for place in np.argsort(-scores, kind="stable"):

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.onnx_model import OnnxModel
+from pipeline.onnx_model import NotFiniteError, OnnxModel
 from pipeline.score.config import OverlaysConfig
 from pipeline.score.overlay_detector import OverlayDetector
 from pipeline.score.sampler import Clip, evenly
@@ -51,7 +51,7 @@ class OverlaysStage:
     def process(self, clips: Sequence[Clip]) -> list[OverlayScore | Failure]:
         return [self._score(clip) for clip in clips]
 
-    def _score(self, clip: Clip) -> OverlayScore:
+    def _score(self, clip: Clip) -> OverlayScore | Failure:
         if self._detector is not None:
             return self._detected(clip, self._detector)
         index = evenly(len(clip.luma_THW), self._config.num_frames)
@@ -66,8 +66,11 @@ class OverlaysStage:
             num_frames=len(frames),
         )
 
-    def _detected(self, clip: Clip, detector: OverlayDetector) -> OverlayScore:
-        overlays, num_frames = detector.find(clip)
+    def _detected(self, clip: Clip, detector: OverlayDetector) -> OverlayScore | Failure:
+        try:
+            overlays, num_frames = detector.find(clip)
+        except NotFiniteError as error:
+            return Failure(error_class="not_finite", error=str(error))
         return OverlayScore(
             model_id=detector.model_id,
             overlays=overlays,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.media.config import MediaLimits
-from pipeline.onnx_model import OnnxModel, locate_weights
+from pipeline.onnx_model import NotFiniteError, OnnxModel, locate_weights, require_finite
 from pipeline.score.config import QualityConfig
 from pipeline.score.dover import is_dover, run_dover
 from pipeline.score.natural_scene import patch_features
@@ -82,6 +82,10 @@ class QualityStage:
         said: dict[str, float | str]
         if not self._is_dover:
             outputs = network.run(self._seen(clip, network.card))
+            try:
+                require_finite(network.card.model_id, outputs)
+            except NotFiniteError as error:
+                return Failure(error_class="not_finite", error=str(error))
             said = {"learned": float(outputs["quality"].mean())}
             if "blur_px" in outputs:
                 said["blur_px"] = float(outputs["blur_px"].mean())

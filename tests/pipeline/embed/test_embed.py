@@ -55,10 +55,16 @@ def clip(path: Path, start: int, end: int, *, number: int = 0, fps: float = FPS)
 @pytest.fixture
 def toy_model(tmp_path: Path) -> str:
     """The mean picture's colors, as a unit vector: N x 3."""
+    return save_toy(tmp_path / "toy.onnx", "Identity")
+
+
+def save_toy(path: Path, operator: str) -> str:
+    """The operator stands between the colors and the unit vector."""
     nodes = [
         helper.make_node("Cast", ["frames"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
-        helper.make_node("LpNormalization", ["mean"], ["embedding"], axis=1, p=2),
+        helper.make_node(operator, ["mean"], ["changed"]),
+        helper.make_node("LpNormalization", ["changed"], ["embedding"], axis=1, p=2),
     ]
     frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", "T", 32, 64, 3])
     embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3])
@@ -66,7 +72,6 @@ def toy_model(tmp_path: Path) -> str:
     graph = helper.make_graph(nodes, "toy", [frames], [embedding], [axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     helper.set_model_props(model, CARD.to_metadata())
-    path = tmp_path / "toy.onnx"
     onnx.save(model, str(path))
     return f"path:{path}"
 
@@ -149,6 +154,21 @@ def test_a_failed_clip_has_its_reason_and_its_neighbors_are_untouched(
     for ok in (clips[0], clips[3]):
         assert rows[ok.clip_id]["model_id"] == "toy"
         assert np.linalg.norm(rows[ok.clip_id]["vector"]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_vector_that_holds_no_numbers_fails_its_clip_alone(tmp_path: Path) -> None:
+    bright = write_video(tmp_path / "a.mp4", scenes([24]), FPS)
+    black = write_video(tmp_path / "b.mp4", np.zeros((24, 32, 64, 3), np.uint8), FPS)
+    clips = [clip(bright, 0, 24, number=1), clip(black, 0, 24, number=2)]
+    store = Store(str(tmp_path / "out"))
+    model = save_toy(tmp_path / "log.onnx", "Log")  # of black: minus infinity
+    run(clips, store, model, clips_per_part=10)
+    table = embedding_table(store, EmbedConfig(model=model), LIMITS).read()
+    rows = {row["clip_id"]: row for row in table.to_pylist()}
+    assert rows[clips[0].clip_id]["ok"]
+    failed = rows[clips[1].clip_id]
+    assert (failed["error_class"], failed["vector"]) == ("not_finite", None)
+    assert failed["error"] == "toy: not finite in embedding"
 
 
 def test_parts_change_neither_vectors_nor_the_corpus(tmp_path: Path, toy_model: str) -> None:

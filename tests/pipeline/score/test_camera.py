@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from pipeline.evaluate.camera_paths import draw_path
 from pipeline.evaluate.camera_scenes import draw_scene, render_scene
@@ -15,6 +16,7 @@ from pipeline.score.config import CameraConfig, FlowConfig
 from pipeline.score.flow import FlowEstimator, FlowTrack
 from schemas.camera_network import CAMERA_CLASSES, NUM_CELLS, NUM_FEATURES
 from schemas.scores import CameraMovement, CameraScore
+from schemas.status import Failure
 from tests.pipeline.score.clips import clip_of, picture
 
 SIZE = (256, 456)
@@ -134,6 +136,23 @@ def test_the_model_id_tells_network_and_geometry_apart() -> None:
         assert score.movement == "static_shot"
         ids.add(score.model_id)
     assert ids == {"camera-net-1", "geometry-1"}
+
+
+def test_a_network_that_gives_no_number_gives_no_class_and_no_speeds(tmp_path: Path) -> None:
+    proto = onnx.load(WEIGHTS_FOLDER / "camera.onnx")
+    for weights in proto.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if np.issubdtype(values.dtype, np.floating):
+            broken = np.full_like(values, np.nan)
+            weights.CopyFrom(numpy_helper.from_array(broken, weights.name))
+    onnx.save(proto, tmp_path / "camera.onnx")
+    config = CameraConfig(model=f"path:{tmp_path / 'camera.onnx'}")
+    stage = CameraStage(config, FlowEstimator(FlowConfig()))
+    stage.setup()
+    (score,) = stage.process([clip_of([picture()] * 24)])
+    assert isinstance(score, Failure)
+    assert score.error_class == "not_finite"
+    assert "probability" in score.error
 
 
 def test_another_network_is_refused_by_name(tmp_path: Path) -> None:

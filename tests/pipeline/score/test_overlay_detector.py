@@ -1,4 +1,5 @@
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pipeline.score.overlays import OverlaysStage
 from schemas.model_card import ModelCard
 from schemas.overlay_network import OVERLAY_KINDS, OVERLAY_THRESHOLDS_KEY
 from schemas.scores import Box, OverlayKind, OverlayScore
+from schemas.status import Failure
 from tests.pipeline.score.clips import clip_of, picture
 
 CORNER, NEAR = (0.8, 0.05, 0.9, 0.15), (0.81, 0.05, 0.91, 0.15)
@@ -117,6 +119,15 @@ def test_a_class_that_no_kind_has_is_an_error(tmp_path: Path) -> None:
     network = constant_network(tmp_path / "a.onnx", [CORNER], [0.9], [99])
     with pytest.raises(ValueError, match="class 99"):
         OverlayDetector(network, OverlaysConfig()).find(clip_of([picture(96, 128)]))
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_score_that_is_no_number_is_not_an_empty_picture(tmp_path: Path, score: float) -> None:
+    constant_network(tmp_path / "a.onnx", [CORNER], [score], [0])
+    stage = OverlaysStage(OverlaysConfig(model=f"path:{tmp_path / 'a.onnx'}"))
+    stage.setup()
+    (result,) = stage.process([clip_of([picture(96, 128)])])
+    assert result == Failure(error_class="not_finite", error="constant: not finite in scores")
 
 
 def test_the_shipped_network_finds_bars_and_nothing_in_a_plain_picture() -> None:

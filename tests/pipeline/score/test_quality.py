@@ -56,8 +56,8 @@ def test_small_and_flat_pictures_fail_with_their_reason() -> None:
     ]
 
 
-def brightness_network(path: Path, kind: str = "quality") -> str:
-    """A network whose quality is the mean of the frames."""
+def brightness_network(path: Path, kind: str = "quality", *, last: str = "Identity") -> str:
+    """A network whose quality is the mean of the frames, through one more operator."""
     card = ModelCard(
         kind=kind, model_id="brightness", interface_version=1, num_frames=4, height=32,
         width=48, resize="stretch", config_sha256="",
@@ -66,7 +66,8 @@ def brightness_network(path: Path, kind: str = "quality") -> str:
     quality = helper.make_tensor_value_info("quality", TensorProto.FLOAT, None)
     nodes = [
         helper.make_node("Cast", ["frames"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["x"], ["quality"], keepdims=0),
+        helper.make_node("ReduceMean", ["x"], ["mean"], keepdims=0),
+        helper.make_node(last, ["mean"], ["quality"]),
     ]
     graph = helper.make_graph(nodes, "g", [frames], [quality])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -85,6 +86,14 @@ def test_a_configured_network_stands_beside_niqe(tmp_path: Path) -> None:
     assert isinstance(result, QualityScore)
     assert result.model_id == "brightness"
     assert result.learned == pytest.approx(float(image.mean()), abs=1.5)
+
+
+def test_a_network_that_gives_no_number_fails_the_clip(tmp_path: Path) -> None:
+    name = brightness_network(tmp_path / "quality.onnx", last="Acos")  # of values above one
+    stage = QualityStage(QualityConfig(model=name), MediaLimits())
+    stage.setup()
+    (result,) = stage.process([clip_of([picture()] * 8)])
+    assert result == Failure(error_class="not_finite", error="brightness: not finite in quality")
 
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
