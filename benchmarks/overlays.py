@@ -7,7 +7,8 @@
 `pack` writes the photographs and video frames that `python -m modeling.perception.overlays` trains
 on: only sources with a stated open licence, every fifth photograph and two videos held out to
 choose thresholds. `clips` lays overlays over other photographs, moving beneath them, and adds
-plain clips; their boxes lie in gt/overlays.json.
+plain clips: such photographs without an overlay, and excerpts of videos whose labels name nothing
+laid over them. Their boxes lie in gt/overlays.json: `python -m pipeline evaluate --only overlays`.
 """
 
 import argparse
@@ -25,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import av
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from benchmarks.learn_data import TRAIN_IMAGES, TRAIN_VIDEOS, Source
 from benchmarks.learn_photos import read_resource
@@ -52,8 +53,16 @@ _CLIP_FRAMES, _CLIP_FPS = 24, 12.0
 _CLIP_HW = (360, 640)
 _PHOTO_FOLDERS = ("photos/kodak",)
 _TEXT_FOLDER = "photos/easyocr"
+_OTHER_FOLDERS = ("photos/imagededup", "photos/datajuicer", "photos/bsds500")
 _CLIPS_PER_CLASS = 16
-_PLAIN_CLIPS = 120
+_PLAIN_CLIPS = 80
+_REAL_LONG_SIDE_PX, _MIN_REAL_SIDE_PX, _MIN_REAL_FPS = 640, 200, 8.0
+# Tags of the media's list: something is laid over the picture, or it is no picture of a camera.
+_LAID_OVER = (
+    "boxes", "collage", "fixture", "format_fixture", "generated", "letterbox", "logo", "montage",
+    "overlay", "pillarbox", "pillarbox_like", "screen", "subtitles", "synthetic", "testcard",
+    "text", "watermark", "one_frame", "broken", "corrupt",
+)  # fmt: skip
 _SEED = 2026
 _log = logging.getLogger(__name__)
 
@@ -122,21 +131,24 @@ def write_clips(media: Path, out: Path) -> None:
     for number, kind in enumerate(itertools.chain(*[REPORTED] * _CLIPS_PER_CLASS)):
         rng = np.random.default_rng([_SEED, number])
         name = f"videos/overlays/{number:04d}-{kind}.mp4"
-        frames, truths = _overlaid(rng, kind, photos)
+        frames, truths, source = _overlaid(rng, kind, photos)
         _encode(out / name, frames, int(rng.integers(20, 33)))
-        labels[name] = {"kind": kind, "frames": [_rows(truth) for truth in truths]}
-    for index, (source, frames) in enumerate(_plain(media, photos)):
+        rows = [_rows(truth) for truth in truths]
+        labels[name] = {"kind": kind, "set": "overlaid", "source": source, "frames": rows}
+    plain = itertools.chain(_plain(media, photos), _real(media))
+    for index, (origin, source, frames) in enumerate(plain):
         name = f"videos/overlays/plain-{index:04d}.mp4"
         _encode(out / name, frames, 23)
-        labels[name] = {"kind": None, "source": source, "frames": [[] for _ in frames]}
+        rows = [[] for _ in frames]
+        labels[name] = {"kind": None, "set": origin, "source": source, "frames": rows}
     (out / LABEL_FILE).write_text(json.dumps(labels, indent=1) + "\n")
     _log.info("%d clips in %s", len(labels), out)
 
 
 def _overlaid(
     rng: np.random.Generator, kind: str, photos: list[Picture]
-) -> tuple[list[Picture], list[Truth]]:
-    """One kind over photographs that drift; every third clip rests."""
+) -> tuple[list[Picture], list[Truth], str]:
+    """One kind over photographs that drift, named by the first; every third clip rests."""
     layout = LAYOUTS[kind](rng, _CLIP_HW) if kind in LAYOUTS else None
     marks = () if layout else tuple(draw_marks(rng, kind, _CLIP_HW, "held_out"))
     recipe = Recipe(_CLIP_HW, layout, marks)
@@ -144,7 +156,8 @@ def _overlaid(
     paths = [_drift(rng, photos[int(i)]) for i in chosen]
     moments = (np.arange(_CLIP_FRAMES) + 0.5) / _CLIP_FRAMES
     painted = [recipe.paint([next(path) for path in paths], float(moment)) for moment in moments]
-    return [image for image, _ in painted], [truth for _, truth in painted]
+    images, truths = zip(*painted, strict=True)
+    return list(images), list(truths), f"photograph {int(chosen[0])}"
 
 
 def _drift(rng: np.random.Generator, photo: Picture) -> Iterator[Picture]:
@@ -163,21 +176,55 @@ def _drift(rng: np.random.Generator, photo: Picture) -> Iterator[Picture]:
         )
 
 
-def _plain(media: Path, photos: list[Picture]) -> Iterator[tuple[str, list[Picture]]]:
-    """Clips without an overlay: drifting photographs, and videos that nobody marked."""
+def _plain(media: Path, photos: list[Picture]) -> Iterator[tuple[str, str, list[Picture]]]:
+    """Drifting photographs without an overlay, some of them with natural text."""
     rng = np.random.default_rng([_SEED, 1 << 20])
     texts = [_read(path) for path in sorted((media / _TEXT_FOLDER).iterdir())]
-    pool = [("photograph", photo) for photo in photos] + [("text", photo) for photo in texts]
-    others = [
-        _read(path)
-        for folder in ("photos/imagededup", "photos/datajuicer", "photos/bsds500")
-        for path in sorted((media / folder).iterdir())
-    ]
-    pool += [("photograph", photo) for photo in others if min(photo.shape[:2]) >= 200]
+    pool = [("photograph", photo) for photo in photos] + [("natural text", t) for t in texts]
+    for folder in _OTHER_FOLDERS:
+        for path in sorted((media / folder).iterdir()):
+            try:
+                photo = _read(path)
+            except UnidentifiedImageError:  # the media holds broken files on purpose
+                continue
+            if min(photo.shape[:2]) >= _MIN_REAL_SIDE_PX:
+                pool.append(("photograph", photo))
     for index in range(_PLAIN_CLIPS):
-        source, photo = pool[index % len(pool)]
-        path = _drift(rng, photo)
-        yield source, [cover(next(path), _CLIP_HW) for _ in range(_CLIP_FRAMES)]
+        origin, photo = pool[index % len(pool)]
+        drift = _drift(rng, photo)
+        frames = [cover(next(drift), _CLIP_HW) for _ in range(_CLIP_FRAMES)]
+        yield origin, f"{origin} {index % len(pool)}", frames
+
+
+def _real(media: Path) -> Iterator[tuple[str, str, list[Picture]]]:
+    """The first two seconds of each video that the networks did not see, of one shot or so."""
+    learned = {source.path for source in TRAIN_VIDEOS}
+    for line in (media / "media.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        is_wanted = (
+            row["kind"] == "video" and not row["error"] and row["name"] not in learned
+            and not set(row["tags"]) & set(_LAID_OVER)
+            and (row["fps"] or 0) >= _MIN_REAL_FPS and (row["frames"] or 0) >= _CLIP_FRAMES
+            and min(row["width"], row["height"]) >= _MIN_REAL_SIDE_PX
+            and not any((row["measured"] or {}).get("border_tblr") or [1])
+        )  # fmt: skip
+        if is_wanted:
+            yield "video", row["name"], _first_frames(media / row["name"], row["fps"])
+
+
+def _first_frames(path: Path, fps: float) -> list[Picture]:
+    """`_CLIP_FRAMES` at about `_CLIP_FPS`, or all that there are at that rate."""
+    every = max(1, round(fps / _CLIP_FPS))
+    with av.open(str(path)) as container:
+        decoded = itertools.islice(container.decode(video=0), 0, _CLIP_FRAMES * every, every)
+        images = [frame.to_ndarray(format="rgb24") for frame in decoded]
+    height, width = images[0].shape[:2]
+    scale = min(1.0, _REAL_LONG_SIDE_PX / max(height, width))
+    size = (round(width * scale / 2) * 2, round(height * scale / 2) * 2)
+    return [
+        np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        for image in images
+    ]
 
 
 def _rows(truth: Truth) -> list[dict[str, object]]:

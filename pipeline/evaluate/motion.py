@@ -138,16 +138,22 @@ def encoded_clip(path: Path, frames: Sequence[NDArray[np.uint8]], fps: float) ->
         for image in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
+    height, width = frames[0].shape[:2]
+    return sampled_file(path, len(frames), fps, (height, width))
+
+
+def sampled_file(path: Path, num_frames: int, fps: float, size_HW: tuple[int, int]) -> Clip:
+    """A whole file through the sampler. Raises RuntimeError if it cannot be read."""
     row = ClipRow(
         clip_id="0" * 32,
         source_uri=path.absolute().as_uri(),
         source_sha256="0" * 64,
         media_kind="video",
-        end_frame=len(frames),
-        end_s=len(frames) / fps,
+        end_frame=num_frames,
+        end_s=num_frames / fps,
         fps=fps,
-        width=frames[0].shape[1],
-        height=frames[0].shape[0],
+        width=size_HW[1],
+        height=size_HW[0],
     )
     (clip,) = sample_clips([row], ScoreConfig().sampling, MediaLimits())
     if isinstance(clip, Failure):

@@ -16,6 +16,7 @@ from pipeline.evaluate import (
     duplicates,
     hard_shots,
     motion,
+    overlays,
     quality,
     shots,
     text,
@@ -46,6 +47,7 @@ PARTS: Mapping[str, Part] = {
     ),
     borders.PART: Part(borders.evaluate_borders, (MEDIA_LIST,)),
     text.PART: Part(text.evaluate_text, (text.LABEL_FILE,)),
+    overlays.PART: Part(overlays.evaluate_overlays, (overlays.LABEL_FILE,)),
     motion.PART: Part(motion.evaluate_motion, (motion.PHOTO_FOLDER,)),
     quality.PART: Part(quality.evaluate_quality, (MEDIA_LIST, CUTS_FILE, motion.PHOTO_FOLDER)),
     camera.PART: Part(

@@ -1,4 +1,4 @@
-"""The largest clean crop: without borders, subtitles and corner logos."""
+"""The largest clean crop: without borders, bars, subtitles, banners, insets and corner logos."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -20,13 +20,17 @@ from schemas.scores import (
 )
 
 _PERSISTENT_PRESENCE = 0.5
+_CORNER_KINDS = ("corner_logo", "watermark", "unknown")
+_EDGE_KINDS = ("subtitle", "banner", "picture_in_picture")  # the crop goes around them anywhere
+_BAR_KINDS = ("border", "blurred_fill")
+_MIN_BAR_LEFT = 0.2  # of a bar: less of it inside the measured borders is the same bar
 
 
 class Cropper:
     """Fills the field `crop` from what borders, text and overlays found in the same clip."""
 
     name: ClassVar[str] = "crop"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     result: ClassVar[type[StrictModel]] = CropScore
 
     def __init__(self, config: CropConfig, overlays: OverlaysConfig, text: TextStage) -> None:
@@ -39,7 +43,7 @@ class Cropper:
     ) -> CropScore:
         size_HW = (clip.native_luma_THW.shape[1], clip.native_luma_THW.shape[2])
         obstacles = obstacles_of(text, overlays, self._corner_share)
-        box = clean_crop(size_HW, borders, obstacles, self._config)
+        box = clean_crop(size_HW, borders, obstacles, self._config, bars_of(overlays))
         mean_area, max_area = self._text_left(clip, text, box)
         return CropScore(
             box=box,
@@ -59,8 +63,11 @@ class Cropper:
 
 
 def obstacles_of(text: TextScore, overlays: OverlayScore, corner_share: float) -> list[Box]:
-    """What the crop goes around: subtitle band, corner logos, and text that rests in a corner."""
-    obstacles = [o.box for o in overlays.overlays if _is_corner_mark(o, corner_share)]
+    """What the crop goes around: subtitles, banners, insets, and what rests in a corner.
+
+    Marks over the middle and collages are none: no crop is without them, so they stay and count.
+    """
+    obstacles = [o.box for o in overlays.overlays if _is_obstacle(o, corner_share)]
     if text.subtitle_band is not None:
         obstacles.append(text.subtitle_band)
     if overlays.comparable:  # in a resting picture a sign of the scene rests, too
@@ -72,13 +79,22 @@ def obstacles_of(text: TextScore, overlays: OverlayScore, corner_share: float) -
     return obstacles
 
 
+def bars_of(overlays: OverlayScore) -> list[Box]:
+    """Bars at the edges and blurred fills, which the measured borders may not know."""
+    return [o.box for o in overlays.overlays if o.kind in _BAR_KINDS]
+
+
 def clean_crop(
-    size_HW: tuple[int, int], borders: BorderScore, obstacles: Sequence[Box], config: CropConfig
+    size_HW: tuple[int, int],
+    borders: BorderScore,
+    obstacles: Sequence[Box],
+    config: CropConfig,
+    bars: Sequence[Box] = (),
 ) -> Box:
-    """The largest box of even pixels inside the borders that touches no obstacle.
+    """The largest box of even pixels inside the borders and bars that touches no obstacle.
 
     Where it would keep less than the configured share of the picture, or be too long or too tall,
-    the obstacles stay and only the borders go.
+    the obstacles stay and only borders and bars go.
     """
     height, width = size_HW
     inside = PixelBox(
@@ -87,6 +103,7 @@ def clean_crop(
         right=max(_even_up(borders.left_px) + 1, _even_down(width - borders.right_px, width)),
         bottom=max(_even_up(borders.top_px) + 1, _even_down(height - borders.bottom_px, height)),
     )
+    inside = _without_bars(inside, [_padded_pixels(b, size_HW, config.padding) for b in bars])
     padded = [_padded_pixels(box, size_HW, config.padding) for box in obstacles]
     best = largest_free_box(inside, padded)
     if best is not None and not _is_good(best, size_HW, config):
@@ -98,6 +115,16 @@ def clean_crop(
         right=chosen.right / width,
         bottom=chosen.bottom / height,
     )
+
+
+def _without_bars(inside: PixelBox, bars: Sequence[PixelBox]) -> PixelBox:
+    others = [bar for bar in bars if _overlap(bar, inside).area >= _MIN_BAR_LEFT * bar.area]
+    return largest_free_box(inside, others) or inside
+
+
+def _overlap(a: PixelBox, b: PixelBox) -> PixelBox:
+    left, top = max(a.left, b.left), max(a.top, b.top)
+    return PixelBox(left, top, max(left, min(a.right, b.right)), max(top, min(a.bottom, b.bottom)))
 
 
 def _is_good(box: PixelBox, size_HW: tuple[int, int], config: CropConfig) -> bool:
@@ -126,9 +153,9 @@ def _even_down(value: int, limit: int) -> int:
     return limit if value >= limit else max(0, value - value % 2)
 
 
-def _is_corner_mark(overlay: Overlay, corner_share: float) -> bool:
-    is_removable = overlay.kind in ("corner_logo", "watermark", "unknown")
-    return is_removable and in_corner(overlay.box, corner_share)
+def _is_obstacle(overlay: Overlay, corner_share: float) -> bool:
+    is_corner_mark = overlay.kind in _CORNER_KINDS and in_corner(overlay.box, corner_share)
+    return is_corner_mark or overlay.kind in _EDGE_KINDS
 
 
 def _shared(a: Box, b: Box) -> float:

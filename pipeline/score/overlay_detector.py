@@ -48,11 +48,25 @@ class OverlayDetector:
 
         Raises NotFiniteError: a box without a score is no proof that nothing lies there.
         """
-        frames = clip.network_frames(self._card)[0]
-        hits = [hit for index, frame in enumerate(frames) for hit in self._of_frame(index, frame)]
-        return voted(hits, len(frames), self._config.min_presence), len(frames)
+        hits, num_frames = self.hits(clip)
+        return voted(hits, num_frames, self._config.min_presence), num_frames
 
-    def _of_frame(self, index: int, frame: NDArray[np.uint8]) -> list[Hit]:
+    def hits(self, clip: Clip, least: float | None = None) -> tuple[list[Hit], int]:
+        """Every box of every key frame, and their number.
+
+        From the threshold of its kind on, or from `least`, whatever its kind.
+        """
+        frames = clip.network_frames(self._card)[0]
+        hits = [
+            hit for index, frame in enumerate(frames) for hit in self._of_frame(index, frame, least)
+        ]
+        return hits, len(frames)
+
+    def threshold(self, kind: OverlayKind) -> float:
+        """The score from which on a box of this kind counts."""
+        return self._thresholds.get(kind, self._config.min_confidence)
+
+    def _of_frame(self, index: int, frame: NDArray[np.uint8], least: float | None) -> list[Hit]:
         outputs = self._network.run(frame[None, None])
         require_finite(self.model_id, outputs)
         boxes, scores, classes = (outputs[name][0] for name in OVERLAY_OUTPUTS)
@@ -64,7 +78,7 @@ class OverlayDetector:
                     f"{self.model_id}: class {number}, there are {len(OVERLAY_KINDS)} kinds"
                 )
             kind = OVERLAY_KINDS[number]
-            if not score >= self._thresholds.get(kind, self._config.min_confidence):
+            if not score >= (self.threshold(kind) if least is None else least):
                 continue
             left, top, right, bottom = (float(v) for v in np.clip(boxes[place], 0.0, 1.0))
             if not (right > left and bottom > top):

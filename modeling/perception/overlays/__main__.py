@@ -24,7 +24,7 @@ from modeling.perception.overlays.train import (
     validate,
 )
 
-MODEL_ID = "overlay-net-1"
+MODEL_ID = "overlay-net-2"
 _PRECISION = 0.95  # wanted of each kind's boxes on held-out renderings, from its threshold on
 _REPORT = "report.json"
 _log = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.score.config import CropConfig, OverlaysConfig
-from pipeline.score.crop import clean_crop, obstacles_of
+from pipeline.score.crop import bars_of, clean_crop, obstacles_of
 from schemas.scores import (
     FULL_PICTURE,
     BorderScore,
@@ -82,3 +82,33 @@ def test_resting_corner_text_counts_only_where_the_picture_moves() -> None:
     track = TextTrack(box=box(0.02, 0.02, 0.2, 0.08), presence=1, changes=False, text="CHANNEL")
     assert obstacles_of(texts(track), overlays(), CORNER) == [track.box]
     assert obstacles_of(texts(track), overlays(comparable=False), CORNER) == []
+
+
+def test_bars_go_even_where_an_obstacle_has_to_stay() -> None:
+    fills = [box(0, 0, 0.28, 1), box(0.72, 0, 1, 1)]
+    center = box(0.3, 0.4, 0.7, 0.6)
+    found = [Overlay(kind="blurred_fill", box=fill, presence=1, confidence=1) for fill in fills] + [
+        Overlay(kind="banner", box=center, presence=1, confidence=1)
+    ]
+    score = overlays(*found)
+    assert bars_of(score) == fills
+    assert obstacles_of(texts(), score, CORNER) == [center]
+    result = clean_crop(SIZE, NO_BORDERS, [center], CropConfig(), fills)
+    assert (result.top, result.bottom) == (0, 1)
+    assert result.left == pytest.approx(0.285, abs=2 / 1280)
+    assert result.right == pytest.approx(0.715, abs=2 / 1280)
+
+
+def test_a_bar_that_the_measured_borders_know_is_not_cut_again() -> None:
+    borders = BorderScore(left_px=0, right_px=0, top_px=90, bottom_px=0)
+    result = clean_crop(SIZE, borders, [], CropConfig(), [box(0, 0, 1, 0.13)])
+    assert result.top == 90 / 720
+    result = clean_crop(SIZE, NO_BORDERS, [], CropConfig(), [box(0, 0, 1, 0.13)])
+    assert 0.13 <= result.top < 0.14
+
+
+def test_an_inset_is_cut_away_and_a_collage_stays() -> None:
+    inset = Overlay(kind="picture_in_picture", box=box(0.75, 0.7, 1, 1), presence=1, confidence=1)
+    cell = Overlay(kind="collage", box=box(0, 0, 0.5, 1), presence=1, confidence=1)
+    assert obstacles_of(texts(), overlays(inset, cell), CORNER) == [inset.box]
+    assert crop(NO_BORDERS, [inset.box]).area > 0.65

@@ -87,6 +87,16 @@ def test_boxes_below_the_threshold_of_their_kind_and_repetitions_do_not_count(
     assert logo.presence == 1
 
 
+def test_all_boxes_above_a_limit_of_ones_own_can_be_had(tmp_path: Path) -> None:
+    network = constant_network(tmp_path / "a.onnx", [CORNER, NEAR], [0.7, 0.2], [LOGO, SUBTITLE])
+    detector = OverlayDetector(network, OverlaysConfig(min_confidence=0.6))
+    clip = clip_of([picture(96, 128)] * 24)
+    hits, num_frames = detector.hits(clip)
+    assert [hit.kind for hit in hits] == ["corner_logo"] * num_frames
+    assert detector.threshold("subtitle") == 0.6
+    assert len(detector.hits(clip, 0.1)[0]) == 2 * num_frames
+
+
 def test_a_logo_in_few_frames_is_none_and_one_in_most_lies_at_the_median() -> None:
     rare = [hit(0, "corner_logo", CORNER), hit(3, "corner_logo", CORNER)]
     assert voted(rare, 8, 0.5) == ()
@@ -139,7 +149,7 @@ def test_the_shipped_network_finds_bars_and_nothing_in_a_plain_picture() -> None
     barred[:50] = barred[-50:] = 0
     results = stage.process([clip_of([plain] * 2), clip_of([barred] * 2)])
     clean, bars = (r for r in results if isinstance(r, OverlayScore))
-    assert clean.model_id == "overlay-net-1"
+    assert clean.model_id == "overlay-net-2"
     assert clean.overlays == ()
     assert [o.kind for o in bars.overlays] == ["border", "border"]
     assert bars.overlays[0].box.bottom == pytest.approx(50 / 360, abs=0.03)
