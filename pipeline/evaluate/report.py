@@ -30,10 +30,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`needs`: what the media folder must hold for it."""
+    """`needs`: what the media folder must hold for it.
+
+    `is_extra`: without those files it is left out, unless it was asked for by name.
+    """
 
     evaluate: Callable[[Path], Sequence[Figure]]
     needs: tuple[str, ...]
+    is_extra: bool = False
 
 
 PARTS: Mapping[str, Part] = {
@@ -47,7 +51,7 @@ PARTS: Mapping[str, Part] = {
     ),
     borders.PART: Part(borders.evaluate_borders, (MEDIA_LIST,)),
     text.PART: Part(text.evaluate_text, (text.LABEL_FILE,)),
-    overlays.PART: Part(overlays.evaluate_overlays, (overlays.LABEL_FILE,)),
+    overlays.PART: Part(overlays.evaluate_overlays, (overlays.LABEL_FILE,), is_extra=True),
     motion.PART: Part(motion.evaluate_motion, (motion.PHOTO_FOLDER,)),
     quality.PART: Part(quality.evaluate_quality, (MEDIA_LIST, CUTS_FILE, motion.PHOTO_FOLDER)),
     camera.PART: Part(
@@ -69,7 +73,7 @@ def evaluate_media(
 
     Raises EvaluationError for an unknown part and for media without its labels, before any work.
     """
-    names = _wanted(only, parts)
+    names = _wanted(only, parts, media)
     for name in names:
         for needed in parts[name].needs:
             if not (media / needed).exists():
@@ -109,7 +113,13 @@ def figures_json(figures: Sequence[Figure]) -> str:
     return json.dumps([asdict(figure) for figure in ordered], indent=1, sort_keys=True) + "\n"
 
 
-def _wanted(only: Sequence[str], parts: Mapping[str, Part]) -> list[str]:
+def _wanted(only: Sequence[str], parts: Mapping[str, Part], media: Path) -> list[str]:
     if unknown := sorted(set(only) - set(parts)):
         raise EvaluationError(f"no part is called {unknown[0]!r}; there are {', '.join(parts)}")
-    return [name for name in parts if not only or name in only]
+    if only:
+        return [name for name in parts if name in only]
+    return [
+        name
+        for name, part in parts.items()
+        if not part.is_extra or all((media / needed).exists() for needed in part.needs)
+    ]

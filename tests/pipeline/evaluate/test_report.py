@@ -34,6 +34,16 @@ def test_ours_stands_beside_the_peer_with_count_and_interval(tmp_path: Path) -> 
     assert written[1]["low"] == 0.4
 
 
+def test_an_extra_part_without_its_files_is_left_out_unless_asked_for(tmp_path: Path) -> None:
+    coins = COINS["coins"]
+    parts = {"coins": Part(coins.evaluate, coins.needs, is_extra=True)}
+    console = Console(record=True)
+    evaluate_media(tmp_path, console, parts=parts)
+    assert "heads" not in console.export_text()
+    with pytest.raises(EvaluationError, match=r"no gt/coins\.json"):
+        evaluate_media(tmp_path, console, only=["coins"], parts=parts)
+
+
 def test_the_order_of_figures_does_not_change_the_file() -> None:
     assert figures_json(FIGURES) == figures_json(FIGURES[::-1])
 
