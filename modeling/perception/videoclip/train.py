@@ -126,8 +126,11 @@ def _split(
     learned = [clip for clip in clips if not clip.is_held_out(config.validation_share)]
     held_out = [clip for clip in clips if clip.is_held_out(config.validation_share)]
     if len(learned) < config.batch_size:
-        problem = f"{len(learned)} samples to learn from, a batch has {config.batch_size}"
-        raise DataError("shards", problem, "lower --batch, or give more shards")
+        problem = (
+            f"{len(learned)} samples to learn from ({len(held_out)} are held out, by source file), "
+            f"a batch has {config.batch_size}"
+        )
+        raise DataError("shards", problem, "lower --batch or --held-out, or give more shards")
     return learned, held_out
 
 
