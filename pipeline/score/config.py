@@ -60,7 +60,7 @@ class ClarityConfig(StrictModel):
 
 
 class QualityConfig(StrictModel):
-    """NIQE always; `model`: a network of kind `quality` beside it (such as a DOVER export).
+    """NIQE always; `model`: a network beside it, the shipped `quality` or one's own DOVER export.
 
     The rest is for DOVER: how it samples (pipeline/score/dover_frames.py), from which seed, and
     how its branches become one number (schemas/dover.py).

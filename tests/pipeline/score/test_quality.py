@@ -96,6 +96,20 @@ def test_a_network_that_gives_no_number_fails_the_clip(tmp_path: Path) -> None:
     assert result == Failure(error_class="not_finite", error="brightness: not finite in quality")
 
 
+def test_the_shipped_network_sees_how_blurred_a_photograph_is() -> None:
+    stage = QualityStage(QualityConfig(model="quality"), MediaLimits())
+    stage.setup()
+    clean = np.repeat(photo()[..., None], 3, axis=-1)
+    levels = [clean, *(cv2.GaussianBlur(clean, (0, 0), sigma) for sigma in (1.3, 2.8))]
+    scores = stage.process([clip_of([np.asarray(level, np.uint8)] * 8) for level in levels])
+    found = [score for score in scores if isinstance(score, QualityScore)]
+    learned = [score.learned or 0.0 for score in found]
+    assert learned[0] > 0.8 > learned[1] > learned[2]
+    blur_px = [score.blur_px or 0.0 for score in found]
+    assert blur_px[0] < 0.3 < blur_px[1] < blur_px[2]
+    assert {score.model_id for score in found} == {"quality-net-1"}
+
+
 def test_a_network_of_another_kind_is_refused(tmp_path: Path) -> None:
     name = brightness_network(tmp_path / "flow.onnx", kind="flow")
     with pytest.raises(WeightsError, match="kind is 'flow'"):
