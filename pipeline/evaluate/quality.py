@@ -28,7 +28,6 @@ from pipeline.media.image import open_image
 from pipeline.media.video import open_video
 from pipeline.onnx_model import OnnxModel
 from pipeline.score.clarity import sharpness_of
-from pipeline.score.config import QualityConfig
 from pipeline.score.parts import native_parts
 from pipeline.score.quality import niqe
 from pipeline.score.sampler import Clip
@@ -57,12 +56,15 @@ class _Source:
 
 def evaluate_quality(
     media: Path,
-    model: str | None = QualityConfig().model,
+    model: str | None = "quality",
     *,
     max_clips: int = 12,
     kinds: Sequence[str] = tuple(KINDS),
 ) -> list[Figure]:
-    """Order per kind and over all, and plain pairs of different sources, for each method."""
+    """Order per kind and over all, and plain pairs of different sources, for each method.
+
+    `model`: a shipped network's name, or `path:FILE`; None measures without one.
+    """
     measures = _measures(None if model is None else OnnxModel(model, kind="quality"))
     order: dict[str, dict[str, list[float]]] = {name: {k: [] for k in kinds} for name in measures}
     untouched: dict[str, list[float]] = {name: [] for name in measures}
