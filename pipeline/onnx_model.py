@@ -131,7 +131,7 @@ class OnnxModel:
                 f"{', '.join(available)}; install onnxruntime-gpu or choose cpu"
             )
         self.sha256 = weights.sha256
-        self._session = _open_session(weights.path, provider=provider, num_threads=num_threads)
+        self._session = open_session(weights.path, provider=provider, num_threads=num_threads)
         self.card = _checked_card(self._session, weights, kind)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self.output_names = tuple(output.name for output in self._session.get_outputs())
@@ -161,9 +161,10 @@ class OnnxModel:
         return self.card.height, self.card.width, 3
 
 
-def _open_session(
+def open_session(
     path: Path, *, provider: Provider, num_threads: int
 ) -> onnxruntime.InferenceSession:
+    """A file as ONNX Runtime runs it everywhere here. Raises WeightsError."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1

@@ -1,15 +1,17 @@
 """Every knob of the scorers, with its unit and limit. Thresholds of the tiers are not here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.score.dover_frames import Sampling
 from schemas.base import StrictModel
 from schemas.dover import Fusion
+from schemas.scores import OverlayKind
 
 GEOMETRY = "geometry"
 WeightsName = Annotated[str, Field(min_length=1)]  # a shipped name or path:FILE
+DetectorLayout = Literal["yolo", "yolox", "yolox_decoded", "rtdetr"]  # foreign_detector.py
 
 
 class SamplingConfig(StrictModel):
@@ -100,6 +102,8 @@ class OverlaysConfig(StrictModel):
     """Overlays by the median gradient; `model`: a detector of kind `overlay` instead.
 
     `min_presence` is the detector's: in what share of the key frames an overlay must be found.
+    `layout`: the model is a user's own YOLO, YOLOX or RT-DETR as its exporter wrote it, and
+    `classes` are the kinds of its classes in their order, "" for those to leave out.
     """
 
     num_frames: Annotated[int, Field(ge=4, le=64)] = 16
@@ -109,6 +113,19 @@ class OverlaysConfig(StrictModel):
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
     min_presence: Annotated[float, Field(gt=0, le=1)] = 0.5
     model: WeightsName | None = None
+    layout: DetectorLayout | None = None
+    classes: tuple[OverlayKind | Literal[""], ...] = ()
+
+    @model_validator(mode="after")
+    def _layout_and_classes_belong_together(self) -> Self:
+        if self.layout is None and not self.classes:
+            return self
+        if self.model is None or self.layout is None or not any(self.classes):
+            raise ValueError(
+                "a detector of your own needs all three: model = 'path:FILE.onnx', layout, and "
+                "classes with at least one kind"
+            )
+        return self
 
 
 class SensitiveConfig(StrictModel):

@@ -8,13 +8,16 @@ change their words and so their width, so those of one row belong together.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.onnx_model import OnnxModel, WeightsError, require_finite
+from pipeline.onnx_model import WeightsError, require_finite
 from pipeline.score.config import OverlaysConfig
+from pipeline.score.foreign_detector import ForeignDetector
 from pipeline.score.sampler import Clip
+from schemas.model_card import ModelCard
 from schemas.overlay_network import OVERLAY_KINDS, OVERLAY_OUTPUTS, OVERLAY_THRESHOLDS_KEY
 from schemas.scores import Box, Overlay, OverlayKind
 
@@ -33,14 +36,24 @@ class Hit:
     score: float
 
 
+class OverlayNetwork(Protocol):
+    """What an `OnnxModel` of kind `overlay` is, and a user's own detector too."""
+
+    card: ModelCard
+    metadata: dict[str, str]
+
+    def run(self, frames_NTHWC: NDArray[np.uint8], /) -> dict[str, NDArray[Any]]: ...
+
+
 class OverlayDetector:
     """Raises WeightsError for a network whose thresholds cannot be read."""
 
-    def __init__(self, network: OnnxModel, config: OverlaysConfig) -> None:
+    def __init__(self, network: OverlayNetwork, config: OverlaysConfig) -> None:
         self.model_id = network.card.model_id
         self._network = network
         self._config = config
         self._thresholds = _thresholds(network)
+        self._card_for = network.card_for if isinstance(network, ForeignDetector) else None
         self._card = network.card.model_copy(update={"num_frames": None})
 
     def find(self, clip: Clip) -> tuple[tuple[Overlay, ...], int]:
@@ -56,7 +69,11 @@ class OverlayDetector:
 
         From the threshold of its kind on, or from `least`, whatever its kind.
         """
-        frames = clip.network_frames(self._card)[0]
+        card = self._card
+        if self._card_for is not None:
+            height, width = clip.key_frames_THWC.shape[1:3]
+            card = self._card_for((height, width))
+        frames = clip.network_frames(card)[0]
         hits = [
             hit for index, frame in enumerate(frames) for hit in self._of_frame(index, frame, least)
         ]
@@ -135,7 +152,7 @@ def _is_subtitle(hit: Hit) -> bool:
     return hit.kind == "subtitle"
 
 
-def _thresholds(network: OnnxModel) -> dict[str, float]:
+def _thresholds(network: OverlayNetwork) -> dict[str, float]:
     text = network.metadata.get(OVERLAY_THRESHOLDS_KEY, "{}")
     try:
         return {str(kind): float(value) for kind, value in json.loads(text).items()}

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.onnx_model import NotFiniteError, OnnxModel
 from pipeline.score.config import OverlaysConfig
-from pipeline.score.overlay_detector import OverlayDetector
+from pipeline.score.foreign_detector import ForeignDetector
+from pipeline.score.overlay_detector import OverlayDetector, OverlayNetwork
 from pipeline.score.sampler import Clip, evenly
 from pipeline.stage import Resources
 from schemas.base import StrictModel
@@ -45,8 +46,7 @@ class OverlaysStage:
     def setup(self) -> None:
         cv2.setNumThreads(1)
         if self._config.model is not None:
-            network = OnnxModel(self._config.model, kind="overlay")
-            self._detector = OverlayDetector(network, self._config)
+            self._detector = OverlayDetector(_network(self._config), self._config)
 
     def process(self, clips: Sequence[Clip]) -> list[OverlayScore | Failure]:
         return [self._score(clip) for clip in clips]
@@ -78,6 +78,13 @@ class OverlaysStage:
             comparable=True,
             num_frames=num_frames,
         )
+
+
+def _network(config: OverlaysConfig) -> OverlayNetwork:
+    assert config.model is not None
+    if config.layout is None:
+        return OnnxModel(config.model, kind="overlay")
+    return ForeignDetector(config.model, config.layout, config.classes)
 
 
 def resting_overlays(luma_THW: NDArray[np.uint8], config: OverlaysConfig) -> list[Overlay] | None:
