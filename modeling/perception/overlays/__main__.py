@@ -2,10 +2,16 @@
 
     python -m modeling.perception.overlays train BACKGROUNDS OUT [--seconds 480] [--workers 14]
     python -m modeling.perception.overlays export OUT [--model-id NAME]
+    python -m modeling.perception.overlays dataset BACKGROUNDS DATA [--train 8000]
+    python -m modeling.perception.overlays yolo DATA/data.yaml OUT [--model yolo11n.yaml]
 
 BACKGROUNDS is the file of `python -m benchmarks.overlays pack`. `train` called again goes on; it
 ends with figures and thresholds in OUT/report.json. `export` writes OUT/overlays.onnx and needs
 pydantic and onnx, which training does not.
+
+`dataset` writes the renderings as YOLO reads them, `yolo` trains one by ultralytics (the extra
+`ultralytics`, AGPL-3.0), exports it and prints the lines that configure it. `yolo none OUT --model
+MINE.pt` exports a model of your own.
 """
 
 import argparse
@@ -23,6 +29,12 @@ from modeling.perception.overlays.train import (
     train,
     validate,
 )
+from modeling.perception.overlays.yolo import (
+    MissingPackageError,
+    config_lines,
+    train_yolo,
+    write_dataset,
+)
 
 MODEL_ID = "overlay-net-2"
 _PRECISION = 0.95  # wanted of each kind's boxes on held-out renderings, from its threshold on
@@ -33,10 +45,8 @@ _log = logging.getLogger(__name__)
 def main() -> None:
     arguments = _parser().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if arguments.command == "train":
-        _train(arguments)
-    else:
-        _export(arguments.out, arguments.model_id)
+    commands = {"train": _train, "export": _export, "dataset": _dataset, "yolo": _yolo}
+    commands[arguments.command](arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     exporting = commands.add_parser("export", help="write the ONNX file")
     exporting.add_argument("out", type=Path)
     exporting.add_argument("--model-id", default=MODEL_ID)
+    writing = commands.add_parser("dataset", help="write the renderings as YOLO reads them")
+    writing.add_argument("backgrounds", type=Path)
+    writing.add_argument("out", type=Path)
+    writing.add_argument("--train", type=int, default=8000)
+    writing.add_argument("--validation", type=int, default=600)
+    other = commands.add_parser("yolo", help="train and export a YOLO by ultralytics")
+    other.add_argument("data", type=Path, help="data.yaml; none: export --model as it is")
+    other.add_argument("out", type=Path)
+    other.add_argument("--model", default="yolo11n.yaml", help="a .yaml, or a .pt to go on from")
+    other.add_argument("--epochs", type=int, default=50)
+    other.add_argument("--side", type=int, default=640)
+    other.add_argument("--device", default="cpu")
     return parser
 
 
@@ -86,7 +108,28 @@ def _train(arguments: argparse.Namespace) -> None:
     _log.info("%s", json.dumps(report, indent=1))
 
 
-def _export(out: Path, model_id: str) -> None:
+def _dataset(arguments: argparse.Namespace) -> None:
+    data = write_dataset(
+        arguments.backgrounds, arguments.out, num_train=arguments.train,
+        num_validation=arguments.validation,
+    )  # fmt: skip
+    _log.info("%s", data)
+
+
+def _yolo(arguments: argparse.Namespace) -> None:
+    data = None if str(arguments.data) == "none" else arguments.data
+    try:
+        path, classes = train_yolo(
+            arguments.model, arguments.out, data=data, epochs=arguments.epochs,
+            side=arguments.side, device=arguments.device,
+        )  # fmt: skip
+    except MissingPackageError as error:
+        raise SystemExit(f"error: {error}") from error
+    _log.info("%s", config_lines(path, classes))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    out, model_id = arguments.out, arguments.model_id
     from modeling.perception.overlays.export import export_detector
 
     network, step = load_averaged(out)
