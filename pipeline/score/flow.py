@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.onnx_model import OnnxModel
+from pipeline.onnx_model import NotFiniteError, OnnxModel, require_finite
 from pipeline.score.config import FlowConfig
 from pipeline.score.sampler import Clip
 from schemas.status import Failure
@@ -75,7 +75,7 @@ class FlowEstimator:
             self._network = OnnxModel(self._config.model, kind="flow")
 
     def track(self, clip: Clip) -> FlowTrack | Failure:
-        """Fails for fewer than two frames and for pictures without texture."""
+        """Fails for fewer than two frames, pictures without texture, and flow that is no number."""
         if self._last is None or self._last[0] is not clip:
             self._last = (clip, self._measure(clip))
         return self._last[1]
@@ -94,7 +94,10 @@ class FlowEstimator:
         dt_S = np.diff(times_s)
         cells, textured = [], []
         for first, second, dt in zip(frames, frames[1:], dt_S, strict=False):
-            flow_HW2 = self._flow(first, second)
+            try:
+                flow_HW2 = self._flow(first, second)
+            except NotFiniteError as error:
+                return Failure(error_class="not_finite", error=str(error))
             cells.append(grid.medians(flow_HW2) / (diagonal_px * dt))
             textured.append(grid.texture(first) >= self._config.min_texture)
         cells_SC2, textured_SC = np.stack(cells), np.stack(textured)
@@ -127,7 +130,7 @@ class FlowEstimator:
         )
 
     def _flow(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Pixels moved from the first to the second frame, H x W x 2."""
+        """Pixels moved from the first to the second frame, H x W x 2. Raises NotFiniteError."""
         if self._network is None:
             # A flow passed in would be taken as the first guess.
             # Crops are views, which OpenCV does not take here.
@@ -139,7 +142,9 @@ class FlowEstimator:
         size = (card.width, card.height)
         pair = [cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in (first, second)]
         frames = np.repeat(np.stack(pair)[None, ..., None], 3, axis=-1).astype(np.uint8)
-        flow = self._network.run(frames)["flow"][0].astype(np.float32)
+        outputs = self._network.run(frames)
+        require_finite(card.model_id, outputs)
+        flow = outputs["flow"][0].astype(np.float32)
         scale = np.array([width / card.width, height / card.height], np.float32)
         return np.asarray(cv2.resize(flow, (width, height)) * scale, np.float32)
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from pipeline.onnx_model import WeightsError
+from pipeline.onnx_model import NotFiniteError, WeightsError, require_finite
 from pipeline.score.config import SensitiveConfig
 from pipeline.score.onnx_bytes import with_sums_for_differences
 from pipeline.score.sampler import Clip, evenly
@@ -69,11 +69,15 @@ class SensitiveStage:
     def process(self, clips: Sequence[Clip]) -> list[SensitiveScore | Failure]:
         return [self._score(clip) for clip in clips]
 
-    def _score(self, clip: Clip) -> SensitiveScore:
+    def _score(self, clip: Clip) -> SensitiveScore | Failure:
         frames = clip.key_frames_THWC
         chosen = frames[evenly(len(frames), self._config.num_frames)]
         (name,) = (item.name for item in self._session.get_inputs())
         outputs = [self._session.run(None, {name: network_input(f)[None]})[0] for f in chosen]
+        try:
+            require_finite(MODEL_ID, {"probability": np.concatenate(outputs)})
+        except NotFiniteError as error:
+            return Failure(error_class="not_finite", error=str(error))
         unsafe = np.clip([float(output[0, 1]) for output in outputs], 0.0, 1.0)
         return SensitiveScore(
             model_id=MODEL_ID,

@@ -1,11 +1,17 @@
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from pipeline.evaluate.motion import CameraMotion, encoded_clip, render_motion
-from pipeline.score.config import FlowConfig
+from pipeline.score.camera import CameraStage
+from pipeline.score.config import CameraConfig, FlowConfig
 from pipeline.score.flow import FlowEstimator
 from pipeline.score.motion import MotionStage
 from pipeline.score.sampler import Clip
+from schemas.model_card import ModelCard
 from schemas.scores import MotionScore
 from schemas.status import Failure
 from tests.pipeline.score.clips import clip_of, picture
@@ -44,6 +50,27 @@ def test_the_speed_does_not_depend_on_size_or_frame_rate() -> None:
         assert isinstance(result, MotionScore)
         speeds.append(result.speed)
     assert max(speeds) / min(speeds) < 1.1
+
+
+def test_a_flow_network_that_gives_no_number_fails_motion_and_camera(tmp_path: Path) -> None:
+    nothing = numpy_helper.from_array(np.full((1, 64, 64, 2), np.nan, np.float32))
+    frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, [1, 2, 64, 64, 3])
+    flow = helper.make_tensor_value_info("flow", TensorProto.FLOAT, [1, 64, 64, 2])
+    nodes = [helper.make_node("Constant", [], ["flow"], value=nothing)]
+    graph = helper.make_graph(nodes, "g", [frames], [flow])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    card = ModelCard(
+        kind="flow", model_id="nothing", interface_version=1, num_frames=2, height=64, width=64,
+        resize="stretch", config_sha256="",
+    )  # fmt: skip
+    helper.set_model_props(model, card.to_metadata())
+    onnx.save(model, str(tmp_path / "flow.onnx"))
+    estimator = FlowEstimator(FlowConfig(model=f"path:{tmp_path / 'flow.onnx'}"))
+    for stage in (MotionStage(estimator), CameraStage(CameraConfig(model="geometry"), estimator)):
+        stage.setup()
+        [result] = stage.process([pan(5.0)])
+        assert isinstance(result, Failure)
+        assert (result.error_class, result.error) == ("not_finite", "nothing: not finite in flow")
 
 
 def test_noise_on_a_still_picture_is_not_motion() -> None:

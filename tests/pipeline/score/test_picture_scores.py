@@ -1,5 +1,7 @@
 """Exposure, the aesthetic proxy and the sensitive-content network."""
 
+from unittest import mock
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from pipeline.score.config import SensitiveConfig
 from pipeline.score.exposure import ExposureStage
 from pipeline.score.sensitive import SensitiveStage, network_input
 from schemas.scores import AestheticScore, ExposureScore, SensitiveScore
+from schemas.status import Failure
 from tests.pipeline.score.clips import Images, clip_of, picture
 
 
@@ -68,3 +71,13 @@ def test_safe_photographs_are_called_safe() -> None:
     for result in stage.process(clips):
         assert isinstance(result, SensitiveScore)
         assert result.mean_probability <= result.max_probability < 0.2
+
+
+def test_a_probability_that_is_no_number_is_a_failure_and_not_safe() -> None:
+    stage = SensitiveStage(SensitiveConfig())
+    stage.setup()
+    stage._session = mock.Mock(**{"run.return_value": [np.full((1, 2), np.nan, np.float32)]})
+    stage._session.get_inputs.return_value = [mock.Mock()]
+    (result,) = stage.process([clip_of([flat((9, 9, 9))])])
+    assert isinstance(result, Failure)
+    assert result.error_class == "not_finite"
