@@ -62,7 +62,7 @@ class ClarityConfig(StrictModel):
 
 
 class QualityConfig(StrictModel):
-    """NIQE always; `model`: a network beside it, the shipped `quality` or one's own DOVER export.
+    """NIQE always; `model`: the network beside it, such as one's own DOVER export, or "niqe": none.
 
     The rest is for DOVER: how it samples (pipeline/score/dover_frames.py), from which seed, and
     how its branches become one number (schemas/dover.py).
@@ -70,7 +70,7 @@ class QualityConfig(StrictModel):
 
     num_frames: Annotated[int, Field(ge=1, le=8)] = 2
     max_short_side: Annotated[int, Field(ge=192)] = 720  # larger pictures are reduced to it
-    model: WeightsName | None = None
+    model: WeightsName = "quality"
     dover_sampling: Sampling = "fixed"
     dover_seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     dover_fusion: Fusion = "matched"

@@ -1,4 +1,4 @@
-"""Technical quality: NIQE, and beside it the user's quality network where one is configured.
+"""Technical quality: NIQE, and beside it a network, ours unless another one is configured.
 
 A DOVER network, known by its two outputs, sees frames of its own choice; one whose card says
 `native_parts` sees parts at the picture's own scale, any other one the key frames. Images are no
@@ -38,7 +38,7 @@ _PATCH_PX = 96
 
 class QualityStage:
     name: ClassVar[str] = "quality"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = QualityScore
 
@@ -51,7 +51,7 @@ class QualityStage:
     def setup(self) -> None:
         cv2.setNumThreads(1)
         _pristine_model()
-        if self._config.model is not None:
+        if self._config.model != NIQE_WEIGHTS:
             self._network = OnnxModel(self._config.model, kind="quality")
             self._is_dover = is_dover(self._network)
 

@@ -96,6 +96,22 @@ def test_a_network_that_gives_no_number_fails_the_clip(tmp_path: Path) -> None:
     assert result == Failure(error_class="not_finite", error="brightness: not finite in quality")
 
 
+def test_ours_is_the_default_and_niqe_can_be_had_alone() -> None:
+    clip = clip_of([picture()] * 8)
+    found = []
+    for config in (QualityConfig(), QualityConfig(model="niqe")):
+        stage = QualityStage(config, MediaLimits())
+        stage.setup()
+        (score,) = stage.process([clip])
+        assert isinstance(score, QualityScore)
+        found.append(score)
+    ours, alone = found
+    assert (ours.model_id, alone.model_id) == ("quality-net-1", "niqe")
+    assert ours.niqe == alone.niqe
+    assert ours.learned is not None
+    assert alone.learned is None
+
+
 def test_the_shipped_network_sees_how_blurred_a_photograph_is() -> None:
     stage = QualityStage(QualityConfig(model="quality"), MediaLimits())
     stage.setup()
