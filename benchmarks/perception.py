@@ -245,10 +245,12 @@ class _FirstOutput(nn.Module):
 
 
 def _embedding() -> nn.Module:
-    from modeling.perception.clip_embedding import ClipEmbedding
     from modeling.perception.efficientnet_lite import EfficientNetLite0
+    from modeling.perception.embedding.copy_head import CopyHead
+    from modeling.perception.embedding.network import ClipEmbedding
+    from modeling.perception.embedding.trunk import NUM_CHANNELS, Trunk
 
-    return ClipEmbedding(EfficientNetLite0())
+    return ClipEmbedding(Trunk(EfficientNetLite0()), CopyHead(NUM_CHANNELS))
 
 
 def _dover(is_tiny: bool) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -60,6 +60,19 @@ class PipelineConfig(StrictModel):
                 raise ValueError(f"limits of media are set in [media], not in [{name}]")
             step["limits"] = tree["media"]
         return {**tree, **steps}
+
+    @model_validator(mode="after")
+    def _thresholds_belong_to_a_model(self) -> Self:
+        """The defaults would throw away most of a pool seen by another network."""
+        duplicates = self.corpus.duplicates
+        is_default = self.embed.model == EmbedConfig().model
+        chosen = {"min_similarity", "min_similarity_same_source"} <= duplicates.model_fields_set
+        if duplicates.enabled and not is_default and not chosen:
+            raise ValueError(
+                f"embed.model is {self.embed.model!r}: set corpus.duplicates.min_similarity and "
+                "min_similarity_same_source for it; their defaults belong to the default model"
+            )
+        return self
 
     @property
     def result_fingerprint(self) -> str:

@@ -32,7 +32,7 @@ _OTHER_INPUTS: dict[ModelKind, tuple[NetworkInput, ...]] = {
 }
 # What a step reads of each kind: one of these sets must be among the outputs.
 _OUTPUTS: dict[ModelKind, tuple[frozenset[str], ...]] = {
-    "clip_embedding": (frozenset({"embedding"}),),
+    "clip_embedding": (frozenset({"embedding"}), frozenset({"copy", "semantic"})),
     "shot_boundary": (frozenset({"cut", "transition"}),),
     "camera_movement": (frozenset({"probability", "dolly"}),),
     "quality": (frozenset({"quality"}), frozenset({"technical", "aesthetic"})),

@@ -19,7 +19,7 @@ FRAMES_INPUT = "frames"
 # native_parts: T parts of height x width at the picture's own scale (pipeline/score/parts.py).
 Resize = Literal["stretch", "center_crop", "native_parts"]
 ModelKind = Literal[
-    "clip_embedding",  # `embedding` N x D, unit vectors
+    "clip_embedding",  # `copy` and `semantic`, or `embedding` for both: N x D, unit vectors
     "shot_boundary",  # `cut` N x T, probability that a shot begins at or near the frame
     "camera_movement",  # its input is `steps`; schemas/camera_network.py
     "clarity",

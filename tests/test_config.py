@@ -33,3 +33,15 @@ def test_settings_of_the_engine_change_no_fingerprint() -> None:
     plain = load_config(None, []).result_fingerprint
     assert load_config(None, ["engine.num_workers=3"]).result_fingerprint == plain
     assert load_config(None, ["pack.encode.crf=20"]).result_fingerprint != plain
+
+
+def test_thresholds_of_copies_are_asked_for_with_another_network() -> None:
+    """The default network's would take most clips of a pool for copies."""
+    other = ["embed.model=path:clip.onnx"]
+    with pytest.raises(ConfigError, match=r"set corpus\.duplicates\.min_similarity and"):
+        load_config(None, other)
+    chosen = [
+        f"corpus.duplicates.{n}=0.95" for n in ("min_similarity", "min_similarity_same_source")
+    ]
+    assert load_config(None, [*other, *chosen]).corpus.duplicates.min_similarity == 0.95
+    load_config(None, [*other, "corpus.duplicates.enabled=false"])

@@ -10,17 +10,17 @@ from schemas.base import StrictModel
 class DuplicateConfig(StrictModel):
     """A clip goes when its cosine similarity to a better, kept clip reaches `min_similarity`.
 
-    Copies come from other sources. Two clips of one source are other moments of it, however alike
-    a static camera makes them, so they must reach `min_similarity_same_source`, too: what repeats
-    goes, what resembles stays. Both thresholds belong to the default embedding.
+    Copies come from other sources. Two clips of one source are other moments of it, so they must
+    reach `min_similarity_same_source`, too: what repeats goes, what resembles stays. Both
+    thresholds belong to the default embedding's `copy` vector: choose them anew for another model.
 
     Above `max_exact_clips` the search looks only into the `num_probes` nearest partitions of each
     clip: a small, measured share of pairs is then missed.
     """
 
     enabled: bool = True
-    min_similarity: Annotated[float, Field(gt=0, le=1)] = 0.9
-    min_similarity_same_source: Annotated[float, Field(gt=0, le=1)] = 0.99
+    min_similarity: Annotated[float, Field(gt=0, le=1)] = 0.62
+    min_similarity_same_source: Annotated[float, Field(gt=0, le=1)] = 0.8
     # Flatter pictures (black, white, one colour) look alike to any network: never compared.
     min_luma_sd: Annotated[float, Field(ge=0)] = 6.0  # 8-bit levels, the clip's most textured frame
     max_exact_clips: Annotated[int, Field(ge=0)] = 2_000_000

@@ -31,6 +31,7 @@ def corpus_rows(
     quality_keys: Sequence[Sequence[float]],
     config: CorpusConfig,
     *,
+    copy_ND: Float32 | None = None,
     groups: Sequence[str] | None = None,
     sources: Sequence[str] | None = None,
     is_comparable: Sequence[bool] | None = None,
@@ -41,6 +42,7 @@ def corpus_rows(
         vectors_ND,
         quality_keys,
         config,
+        copy_ND=copy_ND,
         groups=groups,
         sources=sources,
         is_comparable=is_comparable,
@@ -53,12 +55,14 @@ def build_corpus(
     quality_keys: Sequence[Sequence[float]],
     config: CorpusConfig,
     *,
+    copy_ND: Float32 | None = None,
     groups: Sequence[str] | None = None,
     sources: Sequence[str] | None = None,
     is_comparable: Sequence[bool] | None = None,
 ) -> Corpus:
     """Duplicates, concepts and weights of unit vectors of one model.
 
+    Near-duplicates are sought with `copy_ND`, with `vectors_ND` where it is None.
     Of two near-duplicates the one with the greater quality key is kept (compared element by
     element), then the one with the smaller clip id. Duplicates are sought within a group (videos,
     images) and balance weights have mean 1 within a group; concepts are common to all. Clips of
@@ -70,10 +74,13 @@ def build_corpus(
     ids_N = np.asarray(clip_ids, dtype=np.str_)
     order = np.argsort(ids_N)
     ids_N = ids_N[order]
-    _check(ids_N, vectors_ND, num_clips)
+    copy_ND = vectors_ND if copy_ND is None else copy_ND
+    for checked_ND in (vectors_ND, copy_ND):
+        _check(ids_N, checked_ND, num_clips)
     if num_clips == 0:
         return Corpus([])
     vectors_ND = np.ascontiguousarray(vectors_ND[order], dtype=np.float32)
+    copy_ND = np.ascontiguousarray(copy_ND[order], dtype=np.float32)
     quality_NK = np.asarray(quality_keys, dtype=np.float64).reshape(num_clips, -1)[order]
     group_N = np.asarray(groups if groups is not None else [""] * num_clips)[order]
     source_N = np.unique(list(sources or clip_ids), return_inverse=True)[1]
@@ -81,7 +88,7 @@ def build_corpus(
     comparable_N = comparable_N[order]
     with math_threads(config.num_threads):
         duplicates = _duplicates(
-            vectors_ND, quality_NK, group_N, source_N[order], comparable_N, config
+            copy_ND, quality_NK, group_N, source_N[order], comparable_N, config
         )
         kept = np.flatnonzero(duplicates.duplicate_of_N < 0)
         clusters = cluster_clips(vectors_ND[kept], config.clusters, device=config.device)

@@ -20,16 +20,21 @@ from schemas.clip import ClipRow
 from schemas.corpus import CorpusRow
 
 STEP = "corpus"
-VERSION = 2  # raise it when decisions change
+VERSION = 3  # raise it when decisions change
 _PART_KEY = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusInput:
-    """Sorted by clip id; clips without a vector are left out."""
+    """Sorted by clip id; clips without a vector are left out.
+
+    Near-duplicates are sought with `copy_ND`, concepts with `semantic_ND`: the same array for a
+    model of one vector.
+    """
 
     clips: list[ClipRow]
-    vectors_ND: NDArray[np.float32]
+    semantic_ND: NDArray[np.float32]
+    copy_ND: NDArray[np.float32]
     luma_sd_N: NDArray[np.float64]
     model_id: str | None  # None without any clip
 
@@ -57,9 +62,10 @@ def find_corpus(
         return CorpusResult(table, was_done=True, warnings=())
     corpus = build_corpus(
         [clip.clip_id for clip in pool.clips],
-        pool.vectors_ND,
+        pool.semantic_ND,
         [quality_key(clip) for clip in pool.clips],
         config,
+        copy_ND=pool.copy_ND,
         groups=[clip.media_kind for clip in pool.clips],
         sources=[clip.source_sha256 for clip in pool.clips],
         is_comparable=(pool.luma_sd_N >= config.duplicates.min_luma_sd).tolist(),
@@ -81,13 +87,21 @@ def read_input(clips: Iterable[ClipRow], embeddings: pa.Table) -> CorpusInput:
     model_ids = sorted(str(model_id) for model_id in pc.unique(rows["model_id"]).to_pylist())
     if len(model_ids) > 1:
         raise ValueError(f"vectors of different models cannot be compared: {', '.join(model_ids)}")
-    flat = np.asarray(pc.list_flatten(rows["vector"]).to_numpy(), np.float32)
+    semantic_ND = _vectors(rows, "semantic")
+    has_copy = rows["copy"].null_count < rows.num_rows
     return CorpusInput(
         clips=[by_id[str(clip_id)] for clip_id in rows["clip_id"].to_pylist()],
-        vectors_ND=flat.reshape(rows.num_rows, -1) if rows.num_rows else flat.reshape(0, 1),
+        semantic_ND=semantic_ND,
+        copy_ND=_vectors(rows, "copy") if has_copy else semantic_ND,
         luma_sd_N=np.asarray(rows["luma_sd"].to_numpy(), np.float64),
         model_id=model_ids[0] if model_ids else None,
     )
+
+
+def _vectors(rows: pa.Table, column: str) -> NDArray[np.float32]:
+    """N x D; 0 x 1 without rows."""
+    flat = np.asarray(pc.list_flatten(rows[column]).to_numpy(), np.float32)
+    return flat.reshape(rows.num_rows, -1) if rows.num_rows else flat.reshape(0, 1)
 
 
 def _what_counts(clip: ClipRow) -> tuple[object, ...]:
@@ -99,6 +113,7 @@ def _digest(pool: CorpusInput) -> str:
     digest = hashlib.sha256()
     for clip in pool.clips:
         digest.update(repr(_what_counts(clip)).encode())
-    digest.update(np.ascontiguousarray(pool.vectors_ND).data)
+    digest.update(np.ascontiguousarray(pool.semantic_ND).data)
+    digest.update(np.ascontiguousarray(pool.copy_ND).data)
     digest.update(np.ascontiguousarray(pool.luma_sd_N).data)
     return digest.hexdigest()

@@ -1,8 +1,9 @@
-"""The embed pass: a part of clips in, one unit vector per clip out."""
+"""The embed pass: a part of clips in, unit vectors for copies and for concepts out."""
 
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,8 +27,21 @@ from schemas.clip import ClipRow
 from schemas.status import Failure
 
 STEP = "embedding"
-VERSION = 2  # raise it when vectors change
+VERSION = 3  # raise it when vectors change
 _MAX_NORM_ERROR = 1e-3
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """Unit vectors. `copy_D` tells copies; where it is None, `semantic_D` does that, too."""
+
+    semantic_D: Float32
+    copy_D: Float32 | None
+
+    @property
+    def for_copies(self) -> Float32:
+        return self.semantic_D if self.copy_D is None else self.copy_D
 
 
 class EmbedWorker:
@@ -59,7 +73,7 @@ class EmbedWorker:
 
     def _row(self, row: ClipRow, clip: ClipFrames) -> dict[str, Any]:
         try:
-            vector_D = embed(self._model, clip.frames_THWC)
+            embedding = embed(self._model, clip.frames_THWC)
         except NotFiniteError as error:
             return failed_row(row, Failure(error_class="not_finite", error=str(error)))
         return {
@@ -69,33 +83,43 @@ class EmbedWorker:
             "error": None,
             "model_id": self._model.card.model_id,
             "luma_sd": clip.luma_sd,
-            "vector": vector_D,
+            "semantic": embedding.semantic_D,
+            "copy": embedding.copy_D,
         }
 
 
-def embed(model: OnnxModel, frames_THWC: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """One unit vector. Alone through the network, so that no clip's vector depends on another's.
+def embed(model: OnnxModel, frames_THWC: NDArray[np.uint8]) -> Embedding:
+    """Alone through the network, so that no clip's vectors depend on another's.
 
-    Raises ValueError when the model's output is not a unit vector (a bug of its export), and
+    Raises ValueError when an output is not a unit vector (a bug of its export), and
     NotFiniteError where it is no vector of numbers (such as a flat picture divided by its spread).
     """
-    vector_D: NDArray[np.float32] = model.run(frames_THWC[None])["embedding"][0]
-    require_finite(model.card.model_id, {"embedding": vector_D})
-    norm = float(np.linalg.norm(vector_D))
-    if not abs(norm - 1) <= _MAX_NORM_ERROR:
-        raise ValueError(f"{model.card.model_id}: embedding has norm {norm}, need unit vectors")
-    return vector_D
+    outputs = model.run(frames_THWC[None])
+    names = ("copy", "semantic") if "copy" in outputs else ("embedding",)
+    vectors: dict[str, Float32] = {name: outputs[name][0] for name in names}
+    require_finite(model.card.model_id, vectors)
+    for name, vector_D in vectors.items():
+        norm = float(np.linalg.norm(vector_D))
+        if not abs(norm - 1) <= _MAX_NORM_ERROR:
+            raise ValueError(f"{model.card.model_id}: {name} has norm {norm}, need unit vectors")
+    if "copy" in vectors:
+        return Embedding(vectors["semantic"], vectors["copy"])
+    return Embedding(vectors["embedding"], None)
 
 
 def embedding_table(store: Store, config: EmbedConfig, limits: MediaLimits) -> Table:
-    """`vector` is null where the clip could not be read. Raises WeightsError."""
+    """`semantic` is null where the clip could not be read, `copy` where one vector serves for both.
+
+    Raises WeightsError.
+    """
     sha256 = locate_weights(config.model).sha256
     fields: list[pa.Field[Any]] = [
         pa.field("clip_id", pa.string(), nullable=False),
         *STATUS_FIELDS,
         pa.field("model_id", pa.string()),
         pa.field("luma_sd", pa.float64()),
-        pa.field("vector", pa.list_(pa.float32())),
+        pa.field("semantic", pa.list_(pa.float32())),
+        pa.field("copy", pa.list_(pa.float32())),
     ]
     settings = {"num_frames": config.num_frames, "weights": sha256}
     return Table(store, STEP, fingerprint(STEP, VERSION, settings, limits), pa.schema(fields))

@@ -16,6 +16,7 @@ from pipeline.media.errors import MediaError
 from pipeline.media.video import open_video
 
 MEDIA_LIST = "media.jsonl"
+GROUPS_FILE = "gt/duplicate_groups.json"
 Images = NDArray[np.uint8]
 _MIN_SIDE = 120
 _MIN_DURATION_S = 1.0

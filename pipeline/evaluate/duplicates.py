@@ -4,8 +4,9 @@ Positives: each clip against an edited copy of itself, per edit, and the labelle
 Negatives: clips of unrelated sources, and (hard) another moment of the same source, where a static
 camera makes the two nearly equal in fact. Precision per edit: the edited copy, which is another
 file and needs the threshold between sources only, against the clip it was made from and the
-other moment of its source, one each. The peer is a 64-bit perceptual hash of the middle frame
-(DCT, Zauner 2010) at the usual distance of 10 bits. Edits are applied to the sampled frames;
+other moment of its source, one each. Beside it the plain cosine of the mean of image features (the
+network's `semantic` vector), and as a peer a 64-bit perceptual hash of the middle frame (DCT,
+Zauner 2010) at the usual distance of 10 bits. Edits are applied to the sampled frames;
 re-encodings go through H.264.
 """
 
@@ -15,67 +16,40 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.corpus.config import DuplicateConfig
 from pipeline.embed.config import EmbedConfig
-from pipeline.embed.worker import embed
-from pipeline.evaluate.duplicate_clips import EvaluationClip, list_clips, read_times
-from pipeline.evaluate.figures import OURS, Figure, share_figure
-from pipeline.evaluate.perturbations import PERTURBATIONS, Severity, resize
+from pipeline.evaluate.duplicate_clips import GROUPS_FILE, EvaluationClip, list_clips, read_times
+from pipeline.evaluate.duplicate_looks import (
+    METHODS,
+    PART,
+    Decisions,
+    Look,
+    Tally,
+    look_at,
+    luma_sd,
+)
+from pipeline.evaluate.duplicate_pictures import evaluate_pictures
+from pipeline.evaluate.figures import Figure, share_figure
+from pipeline.evaluate.perturbations import PERTURBATIONS, Severity
 from pipeline.onnx_model import OnnxModel
 
-PART = "duplicates"
-PEER = "perceptual hash"
-GROUPS_FILE = "gt/duplicate_groups.json"
 Images = NDArray[np.uint8]
 _CLIPS_PER_SOURCE = 2
-_MAX_HASH_DISTANCE = 10  # of 64 bits
 _WHOLE = (0.0, 1.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Look:
-    """A clip as the network and as the peer see it."""
-
-    vector_D: NDArray[np.float32]
-    hash_64: NDArray[np.bool_]
-
-    def matches(self, other: "_Look", min_similarity: float) -> tuple[bool, bool]:
-        is_close = float(self.vector_D @ other.vector_D) >= min_similarity
-        distance = int((self.hash_64 != other.hash_64).sum())
-        return is_close, distance <= _MAX_HASH_DISTANCE
-
-
-@dataclass(slots=True)
-class _Tally:
-    """Which pairs ours and the peer called duplicates."""
-
-    hits: list[bool] = field(default_factory=list)
-    peer_hits: list[bool] = field(default_factory=list)
-
-    def add(self, pair: tuple[bool, bool]) -> None:
-        self.hits.append(pair[0])
-        self.peer_hits.append(pair[1])
-
-    def figures(self, measure: str, counted: str = "pairs") -> list[Figure]:
-        """Empty where there is nothing to count, as in a folder without labelled groups."""
-        if not self.hits:
-            return []
-        return [
-            share_figure(PART, measure, OURS, self.hits, counted),
-            share_figure(PART, measure, PEER, self.peer_hits, counted),
-        ]
 
 
 @dataclass(slots=True)
 class _Called:
-    """For each pair that ours or the peer called duplicates: whether it is a clip and its copy."""
+    """For each pair that a method called duplicates: whether it is a clip and its copy."""
 
-    ours: list[bool] = field(default_factory=list)
-    peer: list[bool] = field(default_factory=list)
+    right: tuple[list[bool], ...] = field(default_factory=lambda: tuple([] for _ in METHODS))
+
+    def add(self, decisions: Decisions, *, is_own: bool) -> None:
+        for right, is_called in zip(self.right, decisions, strict=True):
+            right += [is_own] * is_called
 
 
 def evaluate_duplicates(
@@ -93,9 +67,9 @@ def evaluate_duplicates(
     config, model = config or DuplicateConfig(), model or EmbedConfig()
     network = OnnxModel(model.model, kind="clip_embedding")
     num_frames = network.card.num_frames or model.num_frames
-    by_edit = {name: _Tally() for name in PERTURBATIONS}
-    copies: list[tuple[EvaluationClip, dict[str, _Look]]] = []
-    looks: list[tuple[EvaluationClip, _Look]] = []
+    by_edit = {name: Tally() for name in PERTURBATIONS}
+    copies: list[tuple[EvaluationClip, dict[str, Look]]] = []
+    looks: list[tuple[EvaluationClip, Look]] = []
     seen: Counter[str] = Counter()
     for clip in list_clips(media):
         is_first = clip.name not in seen
@@ -105,16 +79,16 @@ def evaluate_duplicates(
         frames = _read_spans(media, clip, num_frames, with_edits=is_first)
         if frames is None or luma_sd(frames[_WHOLE]) < config.min_luma_sd:
             continue
-        look = _look(network, frames[_WHOLE])
+        look = look_at(network, frames[_WHOLE])
         looks.append((clip, look))
         if is_first:
             edited = {
-                name: _look(network, np.ascontiguousarray(edit.edit(frames[edit.span])))
+                name: look_at(network, np.ascontiguousarray(edit.edit(frames[edit.span])))
                 for name, edit in PERTURBATIONS.items()
             }
             copies.append((clip, edited))
             for name, copy in edited.items():
-                by_edit[name].add(look.matches(copy, config.min_similarity))
+                by_edit[name].pairs.append(look.matches(copy, config))
     called = _called_beside_other_moments(copies, looks, config)
     figures = [
         *_pooled(by_edit, "mild").figures("recall of mild edits"),
@@ -123,6 +97,7 @@ def evaluate_duplicates(
         *_precision_figures(_pooled_called(called, "strong"), "strong edits"),
         *_between_sources(media, looks, config),
         *_same_source(looks, config).figures("same source, other moment: called duplicates"),
+        *evaluate_pictures(media, network, config, max_pictures=max_sources),
     ]
     for name, tally in by_edit.items():
         what = f"{name} ({PERTURBATIONS[name].severity})"
@@ -131,43 +106,30 @@ def evaluate_duplicates(
     return figures
 
 
-def perceptual_hash(image_HWC: Images) -> NDArray[np.bool_]:
-    """64 bits: the lowest 8 x 8 DCT coefficients of 32 x 32 luma against their median."""
-    luma = cv2.cvtColor(image_HWC, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(luma, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = np.asarray(cv2.dct(small))[:8, :8].ravel()
-    return np.asarray(low > np.median(low[1:]), bool)
-
-
-def luma_sd(frames_THWC: Images) -> float:
-    """Of the most textured frame, as the embed pass measures it."""
-    return max(float(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY).std()) for f in frames_THWC)
-
-
 def _between_sources(
-    media: Path, looks: list[tuple[EvaluationClip, _Look]], config: DuplicateConfig
+    media: Path, looks: list[tuple[EvaluationClip, Look]], config: DuplicateConfig
 ) -> list[Figure]:
     """Recall and precision over pairs of sources (their best pair of clips), and false matches."""
     groups: list[list[str]] = json.loads((media / GROUPS_FILE).read_text())
     group_of = {name: number for number, group in enumerate(groups) for name in group}
-    best: dict[tuple[str, str], tuple[bool, bool]] = {}
-    unrelated = _Tally()
+    best: dict[tuple[str, str], Decisions] = {}
+    unrelated = Tally()
     for index, (clip, look) in enumerate(looks):
         for other_clip, other in looks[:index]:
             if clip.name == other_clip.name:
                 continue
-            pair = look.matches(other, config.min_similarity)
+            pair = look.matches(other, config)
             key = (other_clip.name, clip.name)
-            before = best.get(key, (False, False))
-            best[key] = before[0] or pair[0], before[1] or pair[1]
+            before = best.get(key, (False,) * len(METHODS))
+            best[key] = tuple(a or b for a, b in zip(before, pair, strict=True))
             if not _is_labelled(key, group_of):
-                unrelated.add(pair)
-    labelled = _Tally()
+                unrelated.pairs.append(pair)
+    labelled = Tally()
     figures: list[Figure] = []
     for key, pair in best.items():
         if _is_labelled(key, group_of):
-            labelled.add(pair)
-    for position, method in enumerate((OURS, PEER)):
+            labelled.pairs.append(pair)
+    for position, method in enumerate(METHODS):
         called = [_is_labelled(key, group_of) for key, pair in best.items() if pair[position]]
         if called:
             measure = "precision over pairs of sources"
@@ -184,19 +146,18 @@ def _is_labelled(names: tuple[str, str], group_of: Mapping[str, int]) -> bool:
     return group is not None and group == group_of.get(names[1])
 
 
-def _same_source(looks: list[tuple[EvaluationClip, _Look]], config: DuplicateConfig) -> _Tally:
-    tally = _Tally()
-    min_similarity = max(config.min_similarity, config.min_similarity_same_source)
+def _same_source(looks: list[tuple[EvaluationClip, Look]], config: DuplicateConfig) -> Tally:
+    tally = Tally()
     for index, (clip, look) in enumerate(looks):
         for other_clip, other in looks[:index]:
             if clip.name == other_clip.name:
-                tally.add(look.matches(other, min_similarity))
+                tally.pairs.append(look.matches(other, config, same_source=True))
     return tally
 
 
 def _called_beside_other_moments(
-    copies: list[tuple[EvaluationClip, dict[str, _Look]]],
-    looks: list[tuple[EvaluationClip, _Look]],
+    copies: list[tuple[EvaluationClip, dict[str, Look]]],
+    looks: list[tuple[EvaluationClip, Look]],
     config: DuplicateConfig,
 ) -> dict[str, _Called]:
     """Per edit the pairs called duplicates, of sources with two moments: one true, one false."""
@@ -207,20 +168,16 @@ def _called_beside_other_moments(
             continue
         for name, copy in edited.items():
             for other, look in moments:
-                is_own = other == clip
-                is_close, is_close_peer = look.matches(copy, config.min_similarity)
-                called[name].ours += [is_own] * is_close
-                called[name].peer += [is_own] * is_close_peer
+                called[name].add(look.matches(copy, config), is_own=other == clip)
     return called
 
 
 def _precision_figures(called: _Called, what: str) -> list[Figure]:
     """None for a method that called no pair."""
     measure = f"precision of {what} beside the source's other moment"
-    by_method = ((OURS, called.ours), (PEER, called.peer))
     return [
         share_figure(PART, measure, method, right, "pairs called")
-        for method, right in by_method
+        for method, right in zip(METHODS, called.right, strict=True)
         if right
     ]
 
@@ -229,8 +186,8 @@ def _pooled_called(by_edit: Mapping[str, _Called], severity: Severity) -> _Calle
     pooled = _Called()
     for name, called in by_edit.items():
         if PERTURBATIONS[name].severity == severity:
-            pooled.ours += called.ours
-            pooled.peer += called.peer
+            for all_right, right in zip(pooled.right, called.right, strict=True):
+                all_right += right
     return pooled
 
 
@@ -246,16 +203,9 @@ def _read_spans(
     return {span: np.stack([shown[time_s] for time_s in times[span]]) for span in spans}
 
 
-def _look(network: OnnxModel, frames_THWC: Images) -> _Look:
-    sized = resize(frames_THWC, (network.card.height, network.card.width))
-    middle = frames_THWC[len(frames_THWC) // 2]
-    return _Look(embed(network, sized), perceptual_hash(middle))
-
-
-def _pooled(by_edit: Mapping[str, _Tally], severity: Severity) -> _Tally:
-    pooled = _Tally()
+def _pooled(by_edit: Mapping[str, Tally], severity: Severity) -> Tally:
+    pooled = Tally()
     for name, tally in by_edit.items():
         if PERTURBATIONS[name].severity == severity:
-            pooled.hits += tally.hits
-            pooled.peer_hits += tally.peer_hits
+            pooled.pairs += tally.pairs
     return pooled

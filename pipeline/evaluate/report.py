@@ -13,6 +13,7 @@ from pipeline.evaluate import (
     borders,
     camera,
     camera_clips,
+    duplicate_looks,
     duplicates,
     hard_shots,
     motion,
@@ -21,7 +22,7 @@ from pipeline.evaluate import (
     shots,
     text,
 )
-from pipeline.evaluate.duplicate_clips import MEDIA_LIST
+from pipeline.evaluate.duplicate_clips import GROUPS_FILE, MEDIA_LIST
 from pipeline.evaluate.figures import OURS, EvaluationError, Figure
 from pipeline.evaluate.shot_labels import CUTS_FILE, GRADUAL_FILE
 
@@ -46,8 +47,8 @@ PARTS: Mapping[str, Part] = {
         hard_shots.evaluate_hard_shots,
         (MEDIA_LIST, CUTS_FILE, GRADUAL_FILE, motion.PHOTO_FOLDER),
     ),
-    duplicates.PART: Part(
-        duplicates.evaluate_duplicates, (MEDIA_LIST, CUTS_FILE, duplicates.GROUPS_FILE)
+    duplicate_looks.PART: Part(
+        duplicates.evaluate_duplicates, (MEDIA_LIST, CUTS_FILE, GROUPS_FILE)
     ),
     borders.PART: Part(borders.evaluate_borders, (MEDIA_LIST,)),
     text.PART: Part(text.evaluate_text, (text.LABEL_FILE,)),

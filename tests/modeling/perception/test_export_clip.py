@@ -85,12 +85,12 @@ def test_the_onnx_file_is_the_model(
     card = exported.card
     assert card.num_frames == (NUM_FRAMES if model_type == "xclip" else None)
     assert (card.height, card.width, card.resize) == (SIDE, SIDE, resize)
-    vector_D = embed(exported, FRAMES_THWC)
+    vector_D = embed(exported, FRAMES_THWC).semantic_D
     np.testing.assert_allclose(vector_D, features(model, model_type).numpy(), atol=1e-3)
     both = exported.run(np.stack([FRAMES_THWC, FRAMES_THWC[::-1]]))["embedding"]
     np.testing.assert_allclose(both[0], vector_D, atol=1e-5)
     if card.num_frames is None:
-        assert embed(exported, FRAMES_THWC[:1]).shape == vector_D.shape
+        assert embed(exported, FRAMES_THWC[:1]).semantic_D.shape == vector_D.shape
     else:
         assert np.abs(both[0] - both[1]).max() > 1e-3  # the order of frames counts
 

@@ -13,7 +13,7 @@ from pipeline.corpus.rows import build_corpus, corpus_rows
 from schemas.corpus import CorpusRow
 
 CONFIG = CorpusConfig(
-    duplicates=DuplicateConfig(min_similarity=0.9, block_size=16),
+    duplicates=DuplicateConfig(min_similarity=0.9, min_similarity_same_source=0.99, block_size=16),
     clusters=ClusterConfig(num_clusters=8, min_clips_per_cluster=4),
     num_threads=1,
 )
@@ -90,6 +90,15 @@ def test_a_video_is_never_a_duplicate_of_an_image() -> None:
     rows = corpus_rows(ids(4), vectors, [(9,), (1,), (1,), (0,)], CONFIG, groups=groups)
     assert [row.duplicate_of for row in rows] == [None, None, "0000", "0001"]
     assert rows[0].cluster == rows[1].cluster == 0
+
+
+def test_concepts_do_not_hang_on_the_vectors_of_copies() -> None:
+    vectors, copies = pool(60, spread=0.01), pool(60, seed=1, spread=3.0)
+    rows = corpus_rows(ids(60), vectors, [(0,)] * 60, CONFIG, copy_ND=copies)
+    assert {row.duplicate_of for row in rows} == {None}
+    assert len({row.cluster for row in rows[:3]}) == 1
+    with pytest.raises(ValueError, match="unit vectors"):
+        corpus_rows(ids(60), vectors, [(0,)] * 60, CONFIG, copy_ND=2 * copies)
 
 
 def test_a_clip_that_is_not_compared_neither_goes_nor_removes() -> None:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from pipeline.corpus.config import CorpusConfig
+from pipeline.corpus.config import CorpusConfig, DuplicateConfig
 from pipeline.corpus.table import find_corpus, read_input
 from pipeline.embed.config import EmbedConfig
 from pipeline.embed.frames import ClipFrames, read_clips
@@ -58,18 +58,27 @@ def toy_model(tmp_path: Path) -> str:
     return save_toy(tmp_path / "toy.onnx", "Identity")
 
 
-def save_toy(path: Path, operator: str) -> str:
-    """The operator stands between the colors and the unit vector."""
+def save_toy(path: Path, operator: str, *, has_copy: bool = False) -> str:
+    """The operator stands between the colors and the unit vector; `copy` is without red."""
     nodes = [
         helper.make_node("Cast", ["frames"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
         helper.make_node(operator, ["mean"], ["changed"]),
         helper.make_node("LpNormalization", ["changed"], ["embedding"], axis=1, p=2),
     ]
+    constants = [helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])]
+    names = ["embedding"]
+    if has_copy:
+        names = ["semantic", "copy"]
+        nodes[-1].output[0] = "semantic"
+        nodes += [
+            helper.make_node("Mul", ["changed", "no_red"], ["cool"]),
+            helper.make_node("LpNormalization", ["cool"], ["copy"], axis=1, p=2),
+        ]
+        constants.append(helper.make_tensor("no_red", TensorProto.FLOAT, [3], [0.0, 1.0, 1.0]))
     frames = helper.make_tensor_value_info("frames", TensorProto.UINT8, ["N", "T", 32, 64, 3])
-    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3])
-    axes = helper.make_tensor("axes", TensorProto.INT64, [3], [1, 2, 3])
-    graph = helper.make_graph(nodes, "toy", [frames], [embedding], [axes])
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in names]
+    graph = helper.make_graph(nodes, "toy", [frames], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     helper.set_model_props(model, CARD.to_metadata())
     onnx.save(model, str(path))
@@ -153,7 +162,7 @@ def test_a_failed_clip_has_its_reason_and_its_neighbors_are_untouched(
     assert rows[clips[2].clip_id]["error_class"] == "not_found"
     for ok in (clips[0], clips[3]):
         assert rows[ok.clip_id]["model_id"] == "toy"
-        assert np.linalg.norm(rows[ok.clip_id]["vector"]) == pytest.approx(1.0, abs=1e-6)
+        assert np.linalg.norm(rows[ok.clip_id]["semantic"]) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_a_vector_that_holds_no_numbers_fails_its_clip_alone(tmp_path: Path) -> None:
@@ -167,8 +176,31 @@ def test_a_vector_that_holds_no_numbers_fails_its_clip_alone(tmp_path: Path) -> 
     rows = {row["clip_id"]: row for row in table.to_pylist()}
     assert rows[clips[0].clip_id]["ok"]
     failed = rows[clips[1].clip_id]
-    assert (failed["error_class"], failed["vector"]) == ("not_finite", None)
+    assert (failed["error_class"], failed["semantic"]) == ("not_finite", None)
     assert failed["error"] == "toy: not finite in embedding"
+
+
+def test_copies_are_sought_with_one_vector_and_concepts_with_the_other(tmp_path: Path) -> None:
+    """Two clips that differ in red only: one concept each, but copies to a network without red."""
+    store = Store(str(tmp_path / "out"))
+    clips = []
+    for number, red in enumerate((20, 220)):
+        frames = np.full((24, 32, 64, 3), (red, 120, 120), np.uint8)
+        frames[:, :16] //= 2  # no flat picture
+        path = write_video(tmp_path / f"{number}.mp4", frames, FPS)
+        clips.append(clip(path, 0, 24, number=number))
+    clips = [c.model_copy(update={"source_sha256": f"{i:064x}"}) for i, c in enumerate(clips)]
+    duplicates = DuplicateConfig(min_similarity=0.98)
+    config = CorpusConfig(num_threads=1, duplicates=duplicates)
+    kept = {}
+    for has_copy in (False, True):
+        model = save_toy(tmp_path / f"{has_copy}.onnx", "Identity", has_copy=has_copy)
+        run(clips, store, model, clips_per_part=10)
+        embeddings = embedding_table(store, EmbedConfig(model=model), LIMITS).read()
+        assert (embeddings["copy"].null_count == 0) == has_copy
+        corpus = find_corpus(store, clips, embeddings, config).table.read()
+        kept[has_copy] = corpus["duplicate_of"].null_count
+    assert kept == {False: 2, True: 1}
 
 
 def test_parts_change_neither_vectors_nor_the_corpus(tmp_path: Path, toy_model: str) -> None:
@@ -215,7 +247,7 @@ def test_vectors_of_different_models_are_never_compared(tmp_path: Path, toy_mode
     clips = [clip(path, 0, 24, number=1), clip(path, 24, 48, number=2)]
     table = embedding_table(Store(str(tmp_path)), EmbedConfig(model=toy_model), LIMITS)
     rows = [
-        {"clip_id": c.clip_id, "ok": True, "model_id": m, "luma_sd": 9.0, "vector": [1.0, 0.0]}
+        {"clip_id": c.clip_id, "ok": True, "model_id": m, "luma_sd": 9.0, "semantic": [1.0, 0.0]}
         for c, m in zip(clips, ("one", "two"), strict=True)
     ]
     table.write_part("a", rows, seconds=0)
