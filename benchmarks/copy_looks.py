@@ -8,7 +8,8 @@ are `TRAIN_VIDEOS` of benchmarks/learn_data.py. From a picture come three made s
 moments: a window that moves over it, a cut-out of another picture that moves before it, or both at
 rest. From a video come spans of it. Each clip is looked at as it is and as `NUM_COPIES` copies
 (benchmarks/copy_edits.py), eight frames a look, as the embed pass takes them. One file per source,
-drawn from its name (x264 may write a frame a little otherwise); a second call makes what is missing.
+drawn from its name (x264 may write a frame a little otherwise); a second call makes what is
+missing.
 """
 
 import argparse
