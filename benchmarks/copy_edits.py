@@ -26,8 +26,8 @@ def edited(rng: Rng, shown: Shown) -> Images:
         begin = rng.uniform(0, 1 - length)
         end = begin + length
     frames = shown(centers(begin, end))
-    for index in rng.choice(len(_EDITS), 1 + int(rng.random() < 0.4), replace=False):
-        frames = np.ascontiguousarray(_EDITS[int(index)](rng, frames))
+    for index in rng.choice(len(EDITS), 1 + int(rng.random() < 0.4), replace=False):
+        frames = np.ascontiguousarray(EDITS[int(index)](rng, frames))
     if rng.random() < 0.5:
         crf, short_side = int(rng.integers(24, 42)), int(rng.choice([144, 180, 216, 288]))
         frames = reencode(frames, crf=crf, short_side=short_side)
@@ -100,7 +100,7 @@ def _mirrored(_: Rng, frames_THWC: Images) -> Images:
     return frames_THWC[:, :, ::-1]
 
 
-_EDITS: tuple[Callable[[Rng, Images], Images], ...] = (
+EDITS: tuple[Callable[[Rng, Images], Images], ...] = (
     _cropped, _cropped, _marked, _texted, _barred, _noisy, _blurred, _toned, _toned, _gray,
     _mirrored,
 )  # fmt: skip
