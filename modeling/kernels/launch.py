@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -29,3 +31,16 @@ def use_launch(other: Launch) -> None:
     """From the next call on, in this process."""
     global _launch
     _launch = other
+
+
+def power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def readable(x: Tensor) -> Tensor:
+    """Rows may lie apart, their values may not."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def warps_for(width_padded: int, values_each: int) -> int:
+    return max(1, min(16, width_padded // (32 * values_each)))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.kernels import vae_kernels
+from modeling.kernels.launch import power_of_two
 from modeling.vae_layers import PerFrameGroupNorm
 from modeling.vae_operations import Sizes, VaeOperations, norm_silu_pad
 
@@ -49,10 +50,6 @@ def _like(x: Tensor, sizes: Sizes) -> Tensor:
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last_3d)
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
-
-
 def _rows(channels_padded: int) -> int:
     return max(4, min(_MAX_ROWS, _MAX_VALUES // channels_padded))
 
@@ -68,7 +65,7 @@ class _Gather(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last_3d)
         b, c = x.shape[:2]
         sizes = cast(Sizes, tuple(x.shape[2:]))
-        num, padded = sizes[0] * sizes[1] * sizes[2], _power_of_two(c)
+        num, padded = sizes[0] * sizes[1] * sizes[2], power_of_two(c)
         rows = _rows(padded)
         mt, mh, mw, lt, lh, lw, most_t, most_h, most_w, out_sizes = _maps(
             sizes, factor, padding, x.device
@@ -103,7 +100,7 @@ class _Gather(torch.autograd.Function):
         groups, sizes, out_sizes, most = ctx.plan
         g = g.contiguous(memory_format=torch.channels_last_3d)
         b, c = x.shape[:2]
-        num, padded = sizes[0] * sizes[1] * sizes[2], _power_of_two(c)
+        num, padded = sizes[0] * sizes[1] * sizes[2], power_of_two(c)
         rows = _rows(padded)
         num_programs = -(-num // (rows * _CHUNKS))
         dz = _like(x, sizes)
