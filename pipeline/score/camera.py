@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.onnx_model import NotFiniteError, OnnxModel, WeightsError, require_finite
 from pipeline.score.camera_features import step_features
-from pipeline.score.camera_geometry import geometric_score
+from pipeline.score.camera_geometry import geometric_score, image_speed
 from pipeline.score.config import GEOMETRY, CameraConfig
 from pipeline.score.flow import FlowEstimator, FlowTrack
 from pipeline.score.sampler import Clip
@@ -28,6 +28,8 @@ from schemas.scores import CameraMovement, CameraScore
 from schemas.status import Failure
 
 _MIN_STEPS = 4  # between sampled frames; fewer tell no movement from shake
+_MAX_STEP_S = 0.25  # between sampled frames
+_UNSEEN_CONFIDENCE = 0.6  # of a static shot that the network calls something else
 _GEOMETRY_WEIGHT = 0.05  # of the split by geometry, where the network sees neither
 # Film usage: what turns or travels sideways pans, what turns or travels up or down tilts.
 _FILM_NAMES: Mapping[CameraMovement, CameraMovement] = {
@@ -40,7 +42,7 @@ _FILM_NAMES: Mapping[CameraMovement, CameraMovement] = {
 
 class CameraStage:
     name: ClassVar[str] = "camera"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     resources: ClassVar[Resources] = Resources()
     result: ClassVar[type[StrictModel]] = CameraScore
 
@@ -108,12 +110,31 @@ def learned_score(
     if config.naming == "film":
         of_class, thresholds = _in_film_names(of_class, thresholds)
     best = max(of_class, key=lambda name: of_class[name])
-    if of_class[best] > probability[-1]:
+    named = best if of_class[best] > probability[-1] else None
+    if named != "static_shot" and _is_unseen(track, geometric, config):
+        values |= {
+            "movement": "static_shot", "confidence": _UNSEEN_CONFIDENCE, "is_sure": False,
+        }  # fmt: skip
+    elif named is not None:
         values["movement"], values["confidence"] = best, float(min(1.0, of_class[best]))
-        values["is_sure"] = bool(of_class[best] >= thresholds[best])
+        values["is_sure"] = bool(of_class[best] >= thresholds[best]) and _is_dense(track)
         if best in ("zoom_in", "zoom_out"):
             values["dolly"] = dolly
     return geometric.model_copy(update=values | _split(geometric, probability))
+
+
+def _is_unseen(track: FlowTrack, geometric: CameraScore, config: CameraConfig) -> bool:
+    """Whether the camera moves so little that a viewer calls it still."""
+    return (
+        _is_dense(track)
+        and image_speed(track, geometric) < config.unseen_speed
+        and geometric.jitter <= config.unseen_jitter
+    )
+
+
+def _is_dense(track: FlowTrack) -> bool:
+    """Whether the frames are close enough in time to show shake, as all training clips were."""
+    return float(np.median(track.dt_S)) <= _MAX_STEP_S
 
 
 def _in_film_names(

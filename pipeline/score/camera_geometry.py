@@ -64,6 +64,14 @@ def geometric_score(track: FlowTrack, config: CameraConfig) -> CameraScore:
     )
 
 
+def image_speed(track: FlowTrack, score: CameraScore) -> float:
+    """Of the picture by the camera's drift, zoom and roll, percent of the diagonal per second."""
+    drift = float(np.hypot(score.truck + score.yaw, score.pedestal + score.pitch))
+    mean_radius = float(np.linalg.norm(track.xy_C2, axis=1).mean())
+    turning = abs(score.zoom) + abs(float(np.radians(score.roll)))
+    return drift + _PERCENT * mean_radius * turning
+
+
 def _classify(
     track: FlowTrack, motion: _Motion, parallax: float, config: CameraConfig
 ) -> tuple[CameraMovement | None, float]:

@@ -41,12 +41,17 @@ class CameraConfig(StrictModel):
     """`model`: a network of kind `camera_movement`, or `geometry` for rules without one.
 
     `naming`: `recipe` has both families in four directions, pan = translation, tilt = rotation;
-    `film` calls all sideways motion pan and all vertical motion tilt. The other values are where
-    the classes of the rules begin (percent of the diagonal).
+    `film` calls all sideways motion pan and all vertical motion tilt. What moves slower than
+    `unseen_speed` (0: nothing) and shakes no more than `unseen_jitter` is static whatever the
+    network says: by default below what it was taught to call moving, and up to what it was taught
+    to call static. The other values are where the classes of the rules begin. All speeds and
+    shakes are in percent of the diagonal.
     """
 
     model: WeightsName = "camera"
     naming: Literal["recipe", "film"] = "recipe"
+    unseen_speed: Annotated[float, Field(ge=0)] = 0.75  # percent/s
+    unseen_jitter: Annotated[float, Field(ge=0)] = 0.05
     static_speed: Annotated[float, Field(gt=0)] = 0.3  # percent/s below which nothing is directed
     static_jitter: Annotated[float, Field(gt=0)] = 0.06
     handheld_jitter: Annotated[float, Field(gt=0)] = 0.15

@@ -97,6 +97,49 @@ def test_a_class_is_sure_from_its_threshold_on() -> None:
     assert (unsure.movement, unsure.is_sure) == ("pan_left", False)
 
 
+def steady(*, right: float = 0.0, growth: float = 0.0, dt_s: float = 0.125) -> FlowTrack:
+    """A plane that moves to the right (percent/s) and grows (log/s) without a shake."""
+    y, x = np.mgrid[-0.2:0.2:4j, -0.4:0.4:8j].reshape(2, -1)
+    model_8 = np.array([right / 100, growth, 0, 0, 0, growth, 0, 0])
+    flow_C2 = np.stack([right / 100 + growth * x, growth * y], axis=1)
+    cells_SC2 = np.stack([flow_C2] * 16)
+    return FlowTrack(
+        dt_S=np.full(16, dt_s), xy_C2=np.stack([x, y], axis=1), cells_SC2=cells_SC2,
+        textured_SC=np.ones((16, 32), bool), model_S8=np.stack([model_8] * 16),
+        global_SC2=cells_SC2, inlier_share_S=np.ones(16),
+    )  # fmt: skip
+
+
+def called(track: FlowTrack, config: CameraConfig, **probability: float) -> CameraScore:
+    known = geometric_score(track, config)
+    return learned_score(track, known, Says(**probability), config)  # type: ignore[arg-type]
+
+
+def test_what_moves_too_slowly_to_be_seen_is_static_but_never_surely() -> None:
+    """Whatever the network says: a class, or mixed motion."""
+    for says in ({"pan_left": 0.9}, {"mixed": 0.9}, {"static_shot": 0.4, "mixed": 0.6}):
+        slow = called(steady(right=0.7), CameraConfig(), **says)
+        assert (slow.movement, slow.confidence, slow.is_sure) == ("static_shot", 0.6, False)
+    certain = called(steady(right=0.7), CameraConfig(), static_shot=0.9)
+    assert (certain.movement, certain.confidence, certain.is_sure) == ("static_shot", 0.9, True)
+
+
+def test_faster_shaken_or_rarely_sampled_motion_is_what_the_network_says() -> None:
+    shaken = steady()
+    shaken.model_S8[:, 0] = np.where(np.arange(16) % 2, 0.02, -0.02)
+    # A growth of g makes on average 100 g times the mean distance from the center: 0.28 here.
+    for track in (steady(right=0.8), shaken, steady(growth=0.03), steady(right=0.7, dt_s=0.5)):
+        assert called(track, CameraConfig(), pan_left=0.9).movement == "pan_left"
+    assert called(steady(growth=0.02), CameraConfig(), pan_left=0.9).movement == "static_shot"
+    off = CameraConfig(unseen_speed=0)
+    assert called(steady(right=0.1), off, pan_left=0.9).movement == "pan_left"
+
+
+def test_frames_far_apart_leave_no_class_sure() -> None:
+    assert called(steady(right=5.0), CameraConfig(), pan_left=0.9).is_sure is True
+    assert called(steady(right=5.0, dt_s=0.5), CameraConfig(), pan_left=0.9).is_sure is False
+
+
 def test_mixed_motion_gets_no_class() -> None:
     mixed = said(mixed=0.7, zoom_in=0.3)
     assert (mixed.movement, mixed.confidence, mixed.is_sure) == (None, 0.0, None)
