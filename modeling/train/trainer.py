@@ -7,22 +7,17 @@ the run that was not.
 
 import json
 import logging
-import resource
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from modeling.data.batch_size import tokens
 from modeling.data.latent_format import check_encoders
 from modeling.data.loader import Batch
 from modeling.train import checkpoint, cost, report
@@ -31,10 +26,13 @@ from modeling.train.config import TrainConfig
 from modeling.train.dit_task import DitTask
 from modeling.train.errors import CheckpointError, ConfigError, TrainError
 from modeling.train.export import replace_folder
+from modeling.train.identity import run_identity
 from modeling.train.metrics import MetricsLog
 from modeling.train.parallel import Parallel
 from modeling.train.parts import Part, cut
 from modeling.train.state import allocate_optimizers, network_tensors, optimizer_tensors
+from modeling.train.step_measures import count_step, log_row
+from modeling.train.stop_signals import StopRequest
 from modeling.train.stream import BatchStream
 from modeling.train.task import Task, Values
 from modeling.train.vae_task import VaeTask
@@ -45,19 +43,6 @@ logger = logging.getLogger(__name__)
 Resume = Literal["auto", "never"] | Path
 
 SKIPPED_FILE = "skipped.jsonl"
-# Settings that change where, how often or how fast, but not what is computed.
-_NOT_IDENTITY: dict[str, Any] = {
-    "steps": True,
-    "max_bad_steps": True,
-    # The plan's hash has the data, fingerprints have the networks.
-    "data": {"shards", "weights", "tag_weights", "verify", "loader"},
-    "dit": {"vae": True, "distill": {"teacher": True}},
-    "compute": True,
-    "parallel": True,
-    "checkpoint": True,
-    "log": True,
-    "preview": True,
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +79,7 @@ class Trainer:
         stop_asked: threading.Event | None = None,
     ) -> None:
         self.config, self.out = config, out
-        self._stop_asked = stop_asked
+        self._stop = StopRequest(stop_asked, heeds_second=parallel.num_processes == 1)
         self._parallel, self._stream, self._plan = parallel, stream, plan
         out.mkdir(parents=True, exist_ok=True)
         self._checkpointer = Checkpointer(out, config.checkpoint, parallel)
@@ -103,10 +88,9 @@ class Trainer:
         self._guard = NanGuard(config.max_bad_steps)
         self.step = 0
         self.counters = Counters()
-        self._identity = self._make_identity()
+        self._identity = run_identity(config, self.task, stream)
         if self._source is not None:
             self._load(self._source)
-        self._stopped_by: signal.Signals | None = None
 
     def run(self) -> RunResult:
         """Train to `config.steps`, or until SIGTERM or SIGINT; save either way."""
@@ -116,7 +100,7 @@ class Trainer:
                 (self.out / "config.json").write_text(dumped + "\n")
             log = self._open_log()
             try:
-                with self._signals():
+                with self._stop.listening():
                     self._loop(log)
                     self._settle()
                     self._save(wait=True)
@@ -126,8 +110,8 @@ class Trainer:
                 if log is not None:
                     log.close()
                 self._settle()
-        if self._parallel.any(self._stopped_by is not None):
-            return RunResult(self.step, self._stopped_by or signal.SIGTERM, None)
+        if self._parallel.any(self._stop.signal is not None):
+            return RunResult(self.step, self._stop.signal or signal.SIGTERM, None)
         return self._finish()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -148,17 +132,24 @@ class Trainer:
                 batch = next(batches)
                 waited = time.perf_counter() - started
                 values = self._train_step(batch)
-                self._count(batch, values, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self.counters = count_step(
+                    self.counters, self.task, batch, values,
+                    step=self.step, world_size=self._parallel.world_size, seconds=seconds,
+                    bad_in_a_row=self._guard.bad_in_a_row,
+                )  # fmt: skip
                 self.step += 1
                 if self._due(config.log.every) and log is not None:
-                    log.write(self._row(batch, values, time.perf_counter() - started, waited))
+                    row = log_row(
+                        self.counters, self.task, batch, values, self._parallel,
+                        step=self.step - 1, seconds=seconds, waited=waited,
+                    )  # fmt: skip
+                    log.write(row)
                 if self._due(config.checkpoint.every) and self.step < config.steps:
                     self._save(wait=False)
                 if self._preview_is_due():
                     self._preview(self._parts(batch)[0], self._whole(self._best))
-                if self._stop_asked is not None and self._stop_asked.is_set():
-                    self._stopped_by = self._stopped_by or signal.SIGTERM
-                stopping = self._parallel.any(self._stopped_by is not None)
+                stopping = self._parallel.any(self._stop.signal is not None)
         finally:
             batches.close()
 
@@ -224,48 +215,6 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0
-
-    def _count(self, batch: Batch, values: dict[str, float], seconds: float) -> None:
-        num_samples = len(batch.keys) * self._parallel.world_size
-        counters, shape = self.counters, self.task.shape(batch.bucket, self.step)
-        self.counters = Counters(
-            samples=counters.samples + num_samples,
-            tokens=counters.tokens + num_samples * tokens(shape),
-            flops=counters.flops + self.task.flops(shape, num_samples=num_samples, step=self.step),
-            seconds=counters.seconds + seconds,
-            num_skipped=counters.num_skipped + ("rate_share" not in values),
-            bad_in_a_row=self._guard.bad_in_a_row,
-            num_replaced=counters.num_replaced + batch.replaced,
-        )
-
-    def _row(
-        self, batch: Batch, values: dict[str, float], seconds: float, waited: float
-    ) -> dict[str, float | int | str | None]:
-        device, world_size = self._parallel.device, self._parallel.world_size
-        num_samples = len(batch.keys) * world_size
-        shape = self.task.shape(batch.bucket, self.step - 1)
-        flops = self.task.flops(shape, num_samples=num_samples, step=self.step - 1)
-        tflops_per_s = flops / seconds / 1e12 / self._parallel.num_processes
-        peak = cost.peak_tflops(device)
-        counters = self.counters
-        return {
-            "step": self.step,
-            **values,
-            "tokens": counters.tokens,
-            "flops": counters.flops,
-            "params": self.task.num_parameters,
-            "seconds": round(counters.seconds, 3),
-            "samples": counters.samples,
-            "bucket": shape.name,
-            "step_s": round(seconds, 4),
-            "wait_share": round(waited / seconds, 4),
-            "tokens_per_s": round(num_samples * tokens(shape) / seconds, 1),
-            "tflops_per_s": round(tflops_per_s, 6),
-            "mfu": None if peak is None else round(tflops_per_s / peak, 4),
-            "peak_memory_gb": round(_peak_memory(device) / 1e9, 3),
-            "skipped": counters.num_skipped,
-            "replaced": counters.num_replaced,
-        }
 
     def _open_log(self) -> MetricsLog | None:
         if not self._parallel.is_main:
@@ -349,23 +298,6 @@ class Trainer:
             check_encoders(self._stream.corpus, task.latent_encoders())
         return task
 
-    def _make_identity(self) -> dict[str, Any]:
-        other = "vae" if self.config.model == "dit" else "dit"
-        settings = self.config.model_dump(mode="json", exclude=_NOT_IDENTITY)
-        del settings[other]
-        # As JSON gives it back, so that what is read compares equal to what is made.
-        identity: dict[str, Any] = json.loads(
-            json.dumps(
-                {
-                    **settings,
-                    **self.task.identity(),
-                    "data.plan_hash": self._stream.plan_hash,
-                    "compute.precision": self.config.compute.precision,
-                }
-            )
-        )
-        return identity
-
     def _finish(self) -> RunResult:
         """final/ and the last previews, unless they are there already."""
         self._checkpointer.join()
@@ -406,33 +338,6 @@ class Trainer:
             logger.info("wrote %s", path)
         return written
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first SIGTERM or SIGINT ends the run after its step; the second at once.
-
-        Of several processes the second is not heeded: a launcher passes on what the terminal or
-        the scheduler has sent to every process already. In a thread, where Python takes no
-        signals, nothing is heeded.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            del frame
-            if self._stopped_by is None:
-                self._stopped_by = signal.Signals(number)
-            elif self._parallel.num_processes == 1:
-                raise KeyboardInterrupt
-
-        stopping = (signal.SIGTERM, signal.SIGINT)
-        before = [signal.signal(number, stop) for number in stopping]
-        try:
-            yield
-        finally:
-            for number, handler in zip(stopping, before, strict=True):
-                signal.signal(number, handler)
-
     def _out_of_memory(self) -> TrainError:
         memory = self._plan.memory.total / 2**30
         device = self._parallel.device
@@ -443,11 +348,3 @@ class Trainer:
             "compute.micro_batch, set compute.activation_checkpointing = 'full', or lower the "
             "view's size"
         )
-
-
-def _peak_memory(device: torch.device) -> float:
-    """Bytes: of PyTorch's allocations on a GPU, of the whole process on a CPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
