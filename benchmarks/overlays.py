@@ -63,6 +63,13 @@ _LAID_OVER = (
     "overlay", "pillarbox", "pillarbox_like", "screen", "subtitles", "synthetic", "testcard",
     "text", "watermark", "one_frame", "broken", "corrupt",
 )  # fmt: skip
+# Seen by eye, though no tag says so: two logos, a watermark, and drawings beside the picture.
+_SEEN_OVERLAYS = (
+    "videos/panda70m/YemkZ7DLOBU.15.mp4",
+    "videos/panda70m/aQApNfoJ4ls.12.mp4",
+    "videos/panda70m/3blNgn1nul0.0.mp4",
+    "videos/askanything/jesse_dance.mp4",
+)
 _SEED = 2026
 _log = logging.getLogger(__name__)
 
@@ -202,7 +209,8 @@ def _real(media: Path) -> Iterator[tuple[str, str, list[Picture]]]:
     for line in (media / "media.jsonl").read_text().splitlines():
         row = json.loads(line)
         is_wanted = (
-            row["kind"] == "video" and not row["error"] and row["name"] not in learned
+            row["kind"] == "video" and not row["error"]
+            and row["name"] not in learned and row["name"] not in _SEEN_OVERLAYS
             and not set(row["tags"]) & set(_LAID_OVER)
             and (row["fps"] or 0) >= _MIN_REAL_FPS and (row["frames"] or 0) >= _CLIP_FRAMES
             and min(row["width"], row["height"]) >= _MIN_REAL_SIDE_PX

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -233,14 +234,19 @@ def draw(by_name: Mapping[str, Judgements], path: Path) -> None:
 
     figure, panels = pyplot.subplots(1, len(by_name), figsize=(3.6 * len(by_name), 3.6))
     for panel, (name, judgements) in zip(np.atleast_1d(panels), by_name.items(), strict=True):
-        count, says, right = np.array(judgements.bins()).T
-        panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-        panel.plot(says, right, linewidth=1)
-        panel.scatter(says, right, s=12 + 60 * np.sqrt(count / count.sum()))
-        panel.set(title=f"{name} ({int(count.sum())})", xlabel="confidence", ylabel="share right")
-        panel.set(xlim=(0, 1.02), ylim=(-0.02, 1.02))
+        draw_panel(panel, name, judgements)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
+
+
+def draw_panel(panel: Any, name: str, judgements: Judgements) -> None:
+    """Into one of matplotlib's axes."""
+    count, says, right = np.array(judgements.bins()).T
+    panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    panel.plot(says, right, linewidth=1)
+    panel.scatter(says, right, s=12 + 60 * np.sqrt(count / count.sum()))
+    panel.set(title=f"{name} ({int(count.sum())})", xlabel="confidence", ylabel="share right")
+    panel.set(xlim=(0, 1.02), ylim=(-0.02, 1.02))
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ def evaluate_overlays(
     kinds = sorted({str(label["kind"]) for label in labels.values() if label["kind"]})
     tally = _Tally()
     for name, label in list(labels.items())[:max_clips]:
-        clip = _read(media / name, len(label["frames"]))
+        clip = read_clip(media / name, len(label["frames"]))
         hits, num_frames = detector.hits(clip, _LEAST)
         sure = [hit for hit in hits if hit.score >= detector.threshold(hit.kind)]
         found = voted(sure, num_frames, config.overlays.min_presence)
@@ -294,7 +294,7 @@ def _precision_figure(measure: str, method: str, groups: Sequence[Sequence[Judge
     return Figure(PART, measure, method, mean(groups), low, high, count, "boxes")
 
 
-def _read(path: Path, num_frames: int) -> Clip:
+def read_clip(path: Path, num_frames: int) -> Clip:
     with open_video(path.absolute().as_uri(), MediaLimits()) as reader:
         size_HW, fps = reader.display_size, reader.probe.fps
     if not fps:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.evaluate.degradations import KINDS
 from pipeline.evaluate.duplicate_clips import MEDIA_LIST, EvaluationClip, list_clips
-from pipeline.evaluate.figures import OURS, Figure, mean_figure, share_figure
+from pipeline.evaluate.figures import OURS, Figure, mean_figure
 from pipeline.evaluate.motion import PHOTO_FOLDER
 from pipeline.media.config import MediaLimits
 from pipeline.media.errors import MediaError
@@ -49,7 +49,7 @@ _LEARNED_FROM = ("videos/intel_iot/", "tears-of-steel", "bunny", "example2", "sk
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     name: str
     frames_THWC: Images
 
@@ -69,7 +69,7 @@ def evaluate_quality(
     order: dict[str, dict[str, list[float]]] = {name: {k: [] for k in kinds} for name in measures}
     untouched: dict[str, list[float]] = {name: [] for name in measures}
     plain: dict[str, dict[str, list[float]]] = {name: {k: [] for k in kinds} for name in measures}
-    for source in itertools.chain(_photographs(media), itertools.islice(_clips(media), max_clips)):
+    for source in sources(media, max_clips):
         first = _measured(measures, source.frames_THWC)
         for name, value in first.items():
             untouched[name].append(value)
@@ -87,20 +87,33 @@ def evaluate_quality(
     for name in measures:
         whole = np.mean([order[name][kind] for kind in kinds], axis=0)
         figures.append(mean_figure(PART, "order, all kinds", name, whole.tolist(), "sources"))
-        above = [
-            good > bad
-            for kind in kinds
-            for i, good in enumerate(untouched[name])
-            for j, bad in enumerate(plain[name][kind])
-            if i != j
-        ]
         measure = "untouched above plainly worse, other source"
-        figures.append(share_figure(PART, measure, name, above, "pairs"))
+        wins = [
+            float(
+                np.mean(
+                    [good > bad for k in kinds for j, bad in enumerate(plain[name][k]) if j != i]
+                )
+            )
+            for i, good in enumerate(untouched[name])
+        ]
+        figures.append(mean_figure(PART, measure, name, wins, "sources"))
         figures += [
             mean_figure(PART, f"order, {kind}", name, order[name][kind], "sources")
             for kind in kinds
         ]
     return figures
+
+
+def sources(media: Path, max_clips: int) -> Iterator[Source]:
+    """The photographs and at most so many clips, none that the network has learned from."""
+    yield from _photographs(media)
+    yield from itertools.islice(_clips(media), max_clips)
+
+
+def score_by(network: OnnxModel, frames_THWC: Images) -> float:
+    """`quality` of the frames that count, in [0, 1]."""
+    parts = native_parts(_as_clip(_gray(frames_THWC)), network.card, _MAX_LINES)
+    return float(network.run(parts)["quality"][0])
 
 
 def share_in_order(scores: list[float]) -> float:
@@ -134,11 +147,16 @@ def _measures(network: OnnxModel | None) -> dict[str, Measure]:
 
 
 def _measured(measures: Mapping[str, Measure], frames_THWC: Images) -> dict[str, float]:
-    gray = np.stack([cv2.cvtColor(frames_THWC[i], cv2.COLOR_RGB2GRAY) for i in _SHOWN])
-    return {name: measure(np.asarray(gray, np.uint8)) for name, measure in measures.items()}
+    gray = _gray(frames_THWC)
+    return {name: measure(gray) for name, measure in measures.items()}
 
 
-def _photographs(media: Path) -> Iterator[_Source]:
+def _gray(frames_THWC: Images) -> Images:
+    shown = [cv2.cvtColor(frames_THWC[index], cv2.COLOR_RGB2GRAY) for index in _SHOWN]
+    return np.asarray(np.stack(shown), np.uint8)
+
+
+def _photographs(media: Path) -> Iterator[Source]:
     for number, path in enumerate(sorted((media / PHOTO_FOLDER).iterdir())):
         picture = open_image(path.as_uri(), MediaLimits())
         height, width = picture.shape[:2]
@@ -146,10 +164,10 @@ def _photographs(media: Path) -> Iterator[_Source]:
         columns = min(round(lines * 16 / 9), width - 4 * _NUM_FRAMES)
         step = 1 + number % 4
         frames = [picture[k : k + lines, step * k : step * k + columns] for k in range(_NUM_FRAMES)]
-        yield _Source(path.name, np.ascontiguousarray(np.stack(frames)))
+        yield Source(path.name, np.ascontiguousarray(np.stack(frames)))
 
 
-def _clips(media: Path) -> Iterator[_Source]:
+def _clips(media: Path) -> Iterator[Source]:
     """One stretch of every video of a camera that the network has not learned from."""
     rows = map(json.loads, (media / MEDIA_LIST).read_text().splitlines())
     tags = {str(row["name"]): set(row.get("tags") or ()) for row in rows}
@@ -162,7 +180,7 @@ def _clips(media: Path) -> Iterator[_Source]:
         frames = _read(media, clip)
         if frames is not None:
             seen.add(folder)  # one per collection: its clips resemble each other
-            yield _Source(clip.name, frames)
+            yield Source(clip.name, frames)
 
 
 def _read(media: Path, clip: EvaluationClip) -> Images | None:

@@ -116,7 +116,7 @@ class OverlaysConfig(StrictModel):
     min_temporal_sd: Annotated[float, Field(ge=0)] = 6.0  # 8-bit levels; below: too still to tell
     corner_share: Annotated[float, Field(gt=0, le=0.5)] = 0.28  # of each side
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.5
-    min_presence: Annotated[float, Field(gt=0, le=1)] = 0.5
+    min_presence: Annotated[float, Field(gt=0, le=1)] = 0.8
     model: WeightsName | None = None
     layout: DetectorLayout | None = None
     classes: tuple[OverlayKind | Literal[""], ...] = ()

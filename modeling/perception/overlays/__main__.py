@@ -1,13 +1,14 @@
 """Train the overlay detector, judge it on held-out renderings, export it.
 
     python -m modeling.perception.overlays train BACKGROUNDS OUT [--seconds 480] [--workers 14]
-    python -m modeling.perception.overlays export OUT [--model-id NAME]
+    python -m modeling.perception.overlays export OUT [--model-id NAME] [--threshold KIND=SCORE ...]
     python -m modeling.perception.overlays dataset BACKGROUNDS DATA [--train 8000]
     python -m modeling.perception.overlays yolo DATA/data.yaml OUT [--model yolo11n.yaml]
 
 BACKGROUNDS is the file of `python -m benchmarks.overlays pack`. `train` called again goes on; it
 ends with figures and thresholds in OUT/report.json. `export` writes OUT/overlays.onnx and needs
-pydantic and onnx, which training does not.
+pydantic and onnx, which training does not; `--threshold` replaces the report's for a kind, where
+clips have shown another to be better.
 
 `dataset` writes the renderings as YOLO reads them, `yolo` trains one by ultralytics (the extra
 `ultralytics`, AGPL-3.0), exports it and prints the lines that configure it. `yolo none OUT --model
@@ -36,7 +37,7 @@ from modeling.perception.overlays.yolo import (
     write_dataset,
 )
 
-MODEL_ID = "overlay-net-2"
+MODEL_ID = "overlay-net-3"
 _PRECISION = 0.95  # wanted of each kind's boxes on held-out renderings, from its threshold on
 _REPORT = "report.json"
 _log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     exporting = commands.add_parser("export", help="write the ONNX file")
     exporting.add_argument("out", type=Path)
     exporting.add_argument("--model-id", default=MODEL_ID)
+    exporting.add_argument("--threshold", action="append", default=[], metavar="KIND=SCORE")
     writing = commands.add_parser("dataset", help="write the renderings as YOLO reads them")
     writing.add_argument("backgrounds", type=Path)
     writing.add_argument("out", type=Path)
@@ -137,10 +139,26 @@ def _export(arguments: argparse.Namespace) -> None:
     values = report["config"] | {"input_HW": tuple(report["config"]["input_HW"])}
     path = out / "overlays.onnx"
     sha256 = export_detector(
-        network, path, thresholds=report["thresholds"], model_id=model_id,
+        network, path, thresholds=replaced(report["thresholds"], arguments.threshold),
+        model_id=model_id,
         config=TrainConfig(**values),
     )  # fmt: skip
     _log.info("%s: step %d, %.2f MB, sha256 %s", path, step, path.stat().st_size / 1e6, sha256)
+
+
+def replaced(found: dict[str, float], by: list[str]) -> dict[str, float]:
+    """Raises SystemExit for a kind that the detector does not name, or no score in [0, 1]."""
+    thresholds = dict(found)
+    for text in by:
+        kind, _, value = text.partition("=")
+        try:
+            score = float(value)
+        except ValueError:
+            score = -1.0
+        if kind not in found or not 0 <= score <= 1:
+            raise SystemExit(f"error: --threshold {text}: need KIND=SCORE of {', '.join(found)}")
+        thresholds[kind] = score
+    return thresholds
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
+from modeling.perception.overlays.__main__ import replaced
 from modeling.perception.overlays.classes import CLASS_INDEX, CLASSES, REPORTED, SCENE_TEXT
 from modeling.perception.overlays.export import export_detector
 from modeling.perception.overlays.loss import (
@@ -284,3 +285,12 @@ def test_a_threshold_is_the_lowest_with_the_wanted_precision() -> None:
     scores, hits = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, False])
     assert threshold_for(scores, hits, precision=0.9, least=0.1) == 0.8
     assert threshold_for(scores, ~hits, precision=0.9, least=0.1) == 1.0
+
+
+def test_a_threshold_that_clips_have_shown_replaces_the_report_s() -> None:
+    found = {"banner": 0.2, "border": 0.5}
+    assert replaced(found, ["banner=0.84"]) == {"banner": 0.84, "border": 0.5}
+    assert found["banner"] == 0.2
+    for wrong in ("crawl=0.5", "banner=1.5", "banner", "banner=high"):
+        with pytest.raises(SystemExit, match="need KIND=SCORE of banner, border"):
+            replaced(found, [wrong])

@@ -149,7 +149,7 @@ def test_the_shipped_network_finds_bars_and_nothing_in_a_plain_picture() -> None
     barred[:50] = barred[-50:] = 0
     results = stage.process([clip_of([plain] * 2), clip_of([barred] * 2)])
     clean, bars = (r for r in results if isinstance(r, OverlayScore))
-    assert clean.model_id == "overlay-net-2"
+    assert clean.model_id == "overlay-net-3"
     assert clean.overlays == ()
     assert [o.kind for o in bars.overlays] == ["border", "border"]
     assert bars.overlays[0].box.bottom == pytest.approx(50 / 360, abs=0.03)
