@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from pipeline.arrow import to_table
+from pipeline.arrow import read_parquet, to_table
 from pipeline.storage import StorageError, Store
 from schemas.base import canonical_json
 
@@ -101,7 +101,7 @@ class Table:
     def _read_part(self, key: str, columns: list[str] | None) -> pa.Table:
         path = self.part_path(key)
         try:
-            return pq.read_table(pa.BufferReader(self.store.read_bytes(path)), columns=columns)
+            return read_parquet(self.store.read_bytes(path), columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise StorageError(
                 f"{self.store.full(path)}: missing or damaged ({type(error).__name__}); remove "

@@ -4,7 +4,6 @@ Columns: `source_uri` (or `uri`, or `path`), and optionally `licence` (or `licen
 `origin_url`, `tags`. Others are ignored. A relative path counts from the list's own folder.
 """
 
-import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +12,8 @@ from typing import Any
 
 import fsspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from pipeline.arrow import read_parquet
 from pipeline.ingest.entry import ListedEntry, ListingError
 from pipeline.ingest.folders import list_file
 from pipeline.ingest.remote import list_remote_file
@@ -83,7 +82,7 @@ def _json_rows(location: str, data: bytes) -> Iterator[tuple[str, Mapping[str, A
 
 def _parquet_rows(location: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = read_parquet(data)
     except pa.ArrowException as error:
         raise ListingError(f"{location}: not a Parquet file: {error}") from error
     wanted = {*_URI_COLUMNS, *_LICENCE_COLUMNS, "origin_url", "tags"}

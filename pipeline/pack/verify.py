@@ -1,6 +1,5 @@
 """Recomputes every hash, count and key of a manifest's shards, and names what does not hold."""
 
-import io
 import re
 import tarfile
 from collections import Counter
@@ -8,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from pipeline.arrow import read_parquet
 from pipeline.pack.encode import MEDIA_SUFFIX
 from pipeline.pack.shard import INDEX_SCHEMA
 from pipeline.storage import Store
@@ -197,7 +196,7 @@ def _unnamed_files(
 
 def read_index(data: bytes) -> list[IndexRow]:
     """The rows of an index file. Raises ValueError for other columns, ArrowException for damage."""
-    table = pq.read_table(io.BytesIO(data))
+    table = read_parquet(data)
     if tuple(table.column_names) != INDEX_COLUMNS:
         raise ValueError(f"columns {table.column_names}, expected {list(INDEX_COLUMNS)}")
     return [IndexRow(**row) for row in table.cast(INDEX_SCHEMA).to_pylist()]

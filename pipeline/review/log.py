@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline.arrow import schema_of, to_table
+from pipeline.arrow import read_parquet, schema_of, to_table
 from pipeline.review.judgement import Judgement, JudgementError, first_line
 from pipeline.storage import StorageError, Store
 from schemas.base import canonical_json
@@ -89,7 +89,7 @@ class JudgementLog:
     def _read_part(self, name: str) -> None:
         path = f"{FOLDER}/{name}"
         try:
-            rows = pq.read_table(pa.BufferReader(self.store.read_bytes(path))).to_pylist()
+            rows = read_parquet(self.store.read_bytes(path)).to_pylist()
         except FileNotFoundError:
             return  # compacted into another one, which the next look finds
         except (OSError, pa.ArrowInvalid) as error:
